@@ -1,0 +1,1 @@
+"""The built-in modules; each package holds one and never imports another."""

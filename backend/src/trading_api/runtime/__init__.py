@@ -1,0 +1,1 @@
+"""Everything that knows a framework: module system, HTTP, WebSockets, database, bus, settings."""

@@ -1,0 +1,161 @@
+"""Unsafe requests that may be repeated: the first answer is kept in the transaction of its effect.
+
+A key belongs to (user, operation). The row is written first, so rivals wait for the first to
+commit and then replay it; a request that is refused rolls back and leaves no row, so its key is
+free again.
+"""
+
+import json
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+
+from trading_api.kernel.clock import Clock, to_us
+from trading_api.kernel.errors import (
+    DatabaseBusyError,
+    FieldError,
+    IdempotencyKeyReusedError,
+    RequestInProgressError,
+)
+from trading_api.runtime.database.schema import Id, Instant
+from trading_api.runtime.database.transactions import Transaction
+
+RETENTION = timedelta(days=7)
+
+
+def table(metadata: sa.MetaData) -> sa.Table:
+    """Declare the kept answers in a module's own metadata."""
+    return sa.Table(
+        "idempotency",
+        metadata,
+        sa.Column("user_id", Id, primary_key=True),
+        sa.Column("operation", sa.Text, primary_key=True),
+        sa.Column("key", sa.Text, primary_key=True),
+        sa.Column("body", sa.Text, nullable=False),
+        sa.Column("result", sa.Text),
+        sa.Column("created_at_us", Instant, nullable=False),
+    )
+
+
+class Idempotency:
+    """Keeps the first result of each keyed request and hands it to every repeat."""
+
+    def __init__(self, table: sa.Table, *, clock: Clock) -> None:
+        self._table = table
+        self._clock = clock
+
+    async def begin(
+        self,
+        transaction: Transaction,
+        *,
+        user_id: str,
+        operation: str,
+        key: str | None,
+        body: Mapping[str, Any],
+    ) -> dict[str, Any] | None:
+        """Claim the key as the transaction's first statement.
+
+        Args:
+            operation: method and route, or the use case's name.
+            key: None switches the whole mechanism off.
+            body: the request in canonical, JSON-ready form; numbers as text.
+
+        Returns:
+            None to go on, or the frozen result of the first request.
+
+        Raises:
+            IdempotencyKeyReusedError: the key was used with another body; names the fields.
+            RequestInProgressError: the first request didn't finish within two seconds.
+        """
+        if key is None:
+            return None
+        canonical = _canonical(body)
+        try:
+            if await self._insert(transaction, user_id, operation, key, canonical):
+                return None
+        except DatabaseBusyError as error:
+            raise _in_progress() from error
+        row = await transaction.first(
+            sa.select(self._table.c.body, self._table.c.result).where(
+                self._table.c.user_id == user_id,
+                self._table.c.operation == operation,
+                self._table.c.key == key,
+            )
+        )
+        if row is None or row.result is None:
+            raise _in_progress()
+        if row.body != canonical:
+            raise _reused(json.loads(row.body), json.loads(canonical))
+        result: dict[str, Any] = json.loads(row.result)
+        return result
+
+    async def finish(
+        self,
+        transaction: Transaction,
+        *,
+        user_id: str,
+        operation: str,
+        key: str | None,
+        result: Mapping[str, Any],
+    ) -> None:
+        """Freeze the result in the same transaction; no effect without a key."""
+        if key is None:
+            return
+        await transaction.execute(
+            self._table.update()
+            .where(
+                self._table.c.user_id == user_id,
+                self._table.c.operation == operation,
+                self._table.c.key == key,
+            )
+            .values(result=json.dumps(result))
+        )
+
+    async def remove_older_than(self, transaction: Transaction, *, instant: datetime) -> int:
+        """Remove answers first given before ``instant``; return how many."""
+        result = await transaction.execute(
+            self._table.delete().where(self._table.c.created_at_us < to_us(instant))
+        )
+        return result.rowcount
+
+    async def _insert(
+        self, transaction: Transaction, user_id: str, operation: str, key: str, body: str
+    ) -> bool:
+        insert = postgresql.insert if transaction.dialect == "postgresql" else sqlite.insert
+        result = await transaction.execute(
+            insert(self._table)
+            .values(
+                user_id=user_id,
+                operation=operation,
+                key=key,
+                body=body,
+                created_at_us=to_us(self._clock.now()),
+            )
+            .on_conflict_do_nothing()
+        )
+        return result.rowcount == 1
+
+
+def _canonical(body: Mapping[str, Any]) -> str:
+    return json.dumps(body, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+def _in_progress() -> RequestInProgressError:
+    return RequestInProgressError(
+        "the first request with this Idempotency-Key is still running; ask again",
+        retry_after_seconds=1,
+    )
+
+
+def _reused(first: Mapping[str, Any], now: Mapping[str, Any]) -> IdempotencyKeyReusedError:
+    fields = sorted(name for name in {*first, *now} if first.get(name) != now.get(name))
+    return IdempotencyKeyReusedError(
+        "this Idempotency-Key was used for a request with another body",
+        errors=[
+            FieldError(name, "idempotency_mismatch", "differs from the first request")
+            for name in fields
+        ],
+    )

@@ -1,0 +1,239 @@
+"""Migrations of one module: Alembic revisions in ``modules/<name>/migrations/versions``.
+
+Forward only, each in one transaction (both databases roll DDL back). The version table lives in
+the module's own schema. Two migrators at once: one waits.
+
+    python -m trading_api.runtime.database.migrations autogenerate wallet "add limits"
+
+writes a revision from the difference between the module's tables and its revisions so far.
+"""
+
+import asyncio
+import importlib
+import re
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from alembic.autogenerate import compare_metadata, produce_migrations, render_python_code
+from alembic.config import Config
+from alembic.operations.ops import MigrationScript
+from alembic.runtime.environment import EnvironmentContext
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+
+from trading_api.kernel.errors import ErrorCode, TradingError
+from trading_api.runtime.database.transactions import Database
+
+_ADVISORY_LOCK = 0x7472_6164  # "trad": one migrator at a time for the whole platform
+
+
+class MigrationErrorCode(ErrorCode):
+    """Stable codes of this room."""
+
+    NOT_AT_HEAD = "platform.migration.not_at_head"
+
+
+class NotAtHeadError(TradingError):
+    """The database's schema isn't the one this program was written for."""
+
+    code = MigrationErrorCode.NOT_AT_HEAD
+    title = "Database schema is not current"
+
+
+@dataclass(frozen=True, slots=True)
+class Migrations:
+    """Where a module's revisions are and what they should lead to.
+
+    Attributes:
+        module: the module's name.
+        directory: folder with the ``versions`` folder in it.
+        metadata: the tables that the newest revision leads to.
+    """
+
+    module: str
+    directory: Path
+    metadata: sa.MetaData
+
+    @classmethod
+    def of_package(cls, module: str, package: str) -> "Migrations":
+        """Find the revisions and tables of a module's package."""
+        tables = importlib.import_module(f"{package}.tables")
+        directory = Path(str(resources.files(package))) / "migrations"
+        return cls(module, directory, tables.metadata)
+
+    def head(self) -> str | None:
+        """Return the newest revision; None where there is none yet."""
+        return self._script().get_current_head()
+
+    def _script(self) -> ScriptDirectory:
+        config = Config()
+        config.set_main_option("script_location", str(self.directory))
+        config.set_main_option("path_separator", "os")
+        return ScriptDirectory.from_config(config)
+
+
+async def upgrade(database: Database, migrations: Migrations) -> list[str]:
+    """Bring the database to the newest revision; return the revisions applied, oldest first."""
+    applied: list[str] = await _on_connection(database, migrations, _upgrade)
+    return applied
+
+
+async def ensure_at_head(database: Database, migrations: Migrations) -> None:
+    """Check that the database is exactly at this program's revision.
+
+    Raises:
+        NotAtHeadError: older (migrate first) or newer (start the newer program).
+    """
+
+    def current(connection: sa.Connection, _: Migrations) -> str | None:
+        return _context(connection, database.schema).get_current_revision()
+
+    found, head = await _on_connection(database, migrations, current), migrations.head()
+    if found != head:
+        raise NotAtHeadError(
+            f"the {migrations.module} database is at revision {found or 'none'}, this program "
+            f"needs {head or 'none'}: run `trading-api migrate`, or start the matching version"
+        )
+
+
+async def compare(database: Database, migrations: Migrations) -> list[Any]:
+    """Return the differences between the database and the tables; empty when they agree."""
+
+    def differences(connection: sa.Connection, each: Migrations) -> list[Any]:
+        return list(compare_metadata(_context(connection, database.schema), each.metadata))
+
+    found: list[Any] = await _on_connection(database, migrations, differences)
+    return found
+
+
+async def _on_connection(
+    database: Database,
+    migrations: Migrations,
+    work: Callable[[sa.Connection, Migrations], Any],
+) -> Any:
+    async with database.engine.connect() as connection:
+        if database.dialect == "postgresql":
+            await connection.execute(
+                sa.text("SELECT pg_advisory_xact_lock(:key)"), {"key": _ADVISORY_LOCK}
+            )
+            await connection.execute(sa.text(f'CREATE SCHEMA IF NOT EXISTS "{database.schema}"'))
+        else:
+            await connection.execute(sa.text("BEGIN IMMEDIATE"))
+        result = await connection.run_sync(work, migrations)
+        await connection.commit()
+        return result
+
+
+def _upgrade(connection: sa.Connection, migrations: Migrations) -> list[str]:
+    script = migrations._script()
+    applied: list[str] = []
+
+    def steps(revision: Any, _context: MigrationContext) -> Any:
+        plan = script._upgrade_revs("head", revision)
+        applied.extend(step.revision.revision for step in plan)
+        return plan
+
+    _run(connection, migrations, script, steps)
+    return applied
+
+
+def _run(
+    connection: sa.Connection, migrations: Migrations, script: ScriptDirectory, steps: Any
+) -> None:
+    with EnvironmentContext(Config(), script, fn=steps) as environment:
+        environment.configure(
+            connection=connection,
+            target_metadata=migrations.metadata,
+            version_table_schema=migrations.metadata.schema,
+            transactional_ddl=False,  # the caller's transaction holds all of it
+            include_schemas=True,
+            include_name=_is_of(migrations.metadata.schema),
+        )
+        environment.run_migrations()
+
+
+def _context(connection: sa.Connection, schema: str) -> MigrationContext:
+    return MigrationContext.configure(
+        connection,
+        opts={
+            "version_table_schema": schema,
+            "include_schemas": True,
+            "include_name": _is_of(schema),
+            "compare_type": True,
+        },
+    )
+
+
+def _is_of(schema: str | None) -> Callable[[str | None, str, Any], bool]:
+    def is_ours(name: str | None, kind: str, _parents: Any) -> bool:
+        if kind == "schema":
+            return name == schema
+        return not (kind == "table" and name == "alembic_version")
+
+    return is_ours
+
+
+async def autogenerate(module: str, message: str) -> Path | None:
+    """Write a revision that leads from the module's revisions so far to its tables.
+
+    Returns:
+        The file written, to be read and corrected by its author; None when nothing differs.
+    """
+    migrations = Migrations.of_package(module, f"trading_api.modules.{module.replace('-', '_')}")
+    versions = migrations.directory / "versions"
+    versions.mkdir(parents=True, exist_ok=True)
+    number = len(list(versions.glob("[0-9]*.py"))) + 1
+    with tempfile.TemporaryDirectory() as folder:
+        database = Database(f"sqlite+aiosqlite:///{folder}/scratch.db", schema=module)
+        try:
+            await upgrade(database, migrations)
+            script = await _on_connection(database, migrations, _difference)
+        finally:
+            await database.close()
+    if script.upgrade_ops.is_empty():
+        return None
+    slug = re.sub(r"[^a-z0-9]+", "_", message.lower()).strip("_")
+    path = versions / f"{number:04d}_{slug}.py"
+    down = f"{number - 1:04d}" if number > 1 else None
+    path.write_text(
+        _TEMPLATE.format(
+            message=message[0].upper() + message[1:],
+            revision=f"{number:04d}",
+            down=repr(down),
+            body=render_python_code(
+                script.upgrade_ops, alembic_module_prefix="op.", sqlalchemy_module_prefix="sa."
+            ),
+        )
+    )
+    return path
+
+
+def _difference(connection: sa.Connection, migrations: Migrations) -> MigrationScript:
+    assert migrations.metadata.schema is not None
+    return produce_migrations(_context(connection, migrations.metadata.schema), migrations.metadata)
+
+
+_TEMPLATE = '''"""{message}."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "{revision}"
+down_revision = {down}
+
+
+def upgrade() -> None:
+{body}
+'''
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 4 or sys.argv[1] != "autogenerate":
+        sys.exit(f'usage: python -m {__spec__.name} autogenerate MODULE "message"')
+    sys.stdout.write(f"{asyncio.run(autogenerate(sys.argv[2], sys.argv[3]))}\n")

@@ -1,0 +1,182 @@
+"""Facts a module publishes: rows written in the transaction of the change they report.
+
+Rows get their place in the producer's stream from the leased relay after the commit, ordered by
+row number among those without one; a watermark over row numbers would lose a transaction that
+commits late. The relay is ``runtime.bus.relay``.
+"""
+
+import json
+from datetime import datetime, timedelta
+
+import sqlalchemy as sa
+
+from trading_api.contracts.envelope import Envelope, Event
+from trading_api.kernel.clock import Clock, from_us, to_us
+from trading_api.kernel.ids import IdSource
+from trading_api.runtime import context
+from trading_api.runtime.database.schema import Id, Instant, RowNumber
+from trading_api.runtime.database.transactions import Transaction
+
+RETENTION = timedelta(days=7)
+"""How long a consumer may be away before it can't catch up from the producer's facts."""
+
+
+def table(metadata: sa.MetaData) -> sa.Table:
+    """Declare the outbox in a module's own metadata."""
+    return sa.Table(
+        "outbox",
+        metadata,
+        sa.Column("id", RowNumber, sa.Identity(), primary_key=True),
+        sa.Column("event_id", Id, nullable=False, unique=True),
+        sa.Column("type", sa.Text, nullable=False),
+        sa.Column("version", sa.Integer, nullable=False),
+        sa.Column("key", sa.Text, nullable=False),
+        sa.Column("key_sequence", sa.BigInteger),
+        sa.Column("data", sa.Text, nullable=False),
+        sa.Column("occurred_at_us", Instant, nullable=False),
+        sa.Column("recorded_at_us", Instant, nullable=False),
+        sa.Column("request_id", sa.Text),
+        sa.Column("causation_id", sa.Text),
+        sa.Column("traceparent", sa.Text),
+        sa.Column("sequence", sa.BigInteger, unique=True),
+        sa.Column("is_published", sa.Boolean, nullable=False, server_default=sa.false()),
+    )
+
+
+class Outbox:
+    """Writes a module's events, and reads them back for the relay and for late consumers.
+
+    Args:
+        table: the module's outbox table.
+        producer: the module's name, as the envelope tells it.
+    """
+
+    def __init__(self, table: sa.Table, *, producer: str, ids: IdSource, clock: Clock) -> None:
+        self.table = table
+        self.producer = producer
+        self._ids = ids
+        self._clock = clock
+
+    async def add(
+        self,
+        transaction: Transaction,
+        event: Event,
+        *,
+        key: str,
+        occurred_at: datetime,
+        key_sequence: int | None = None,
+    ) -> str:
+        """Write an event into the caller's transaction and return its id.
+
+        For events of one key to keep their order the caller locks the key's row first.
+        """
+        event_id = self._ids.new("evt")
+        await transaction.execute(
+            self.table.insert(),
+            {
+                "event_id": event_id,
+                "type": event.TYPE,
+                "version": event.VERSION,
+                "key": key,
+                "key_sequence": key_sequence,
+                "data": event.model_dump_json(),
+                "occurred_at_us": to_us(occurred_at),
+                "recorded_at_us": to_us(self._clock.now()),
+                "request_id": context.request_id.get(),
+                "causation_id": context.causation_id.get(),
+                "traceparent": context.traceparent.get(),
+            },
+        )
+        return event_id
+
+    async def number(self, transaction: Transaction, *, limit: int) -> int:
+        """Give up to ``limit`` committed events their sequence; return how many got one.
+
+        Only the holder of the relay's lease may call this, inside a transaction it guards.
+        """
+        waiting = await transaction.all(
+            sa.select(self.table.c.id)
+            .where(self.table.c.sequence.is_(None))
+            .order_by(self.table.c.id)
+            .limit(limit)
+        )
+        if not waiting:
+            return 0
+        last = await transaction.scalar(sa.select(sa.func.max(self.table.c.sequence)))
+        start = (last or 0) + 1
+        await transaction.execute(
+            self.table.update()
+            .where(self.table.c.id == sa.bindparam("row_id"))
+            .values(sequence=sa.bindparam("row_sequence")),
+            [
+                {"row_id": row.id, "row_sequence": start + offset}
+                for offset, row in enumerate(waiting)
+            ],
+        )
+        return len(waiting)
+
+    async def list_unpublished(self, transaction: Transaction, *, limit: int) -> list[Envelope]:
+        """Return numbered events that the stream may not have yet, oldest first."""
+        return await self._list(
+            transaction,
+            sa.and_(self.table.c.sequence.is_not(None), self.table.c.is_published.is_(False)),
+            limit,
+        )
+
+    async def list_after(
+        self, transaction: Transaction, *, sequence: int, limit: int
+    ) -> list[Envelope]:
+        """Return events behind ``sequence``, oldest first, for a consumer that catches up."""
+        return await self._list(transaction, self.table.c.sequence > sequence, limit)
+
+    async def mark_published(self, transaction: Transaction, *, up_to: int) -> None:
+        """Note that the stream has everything up to that sequence."""
+        await transaction.execute(
+            self.table.update()
+            .where(self.table.c.sequence <= up_to, self.table.c.is_published.is_(False))
+            .values(is_published=True)
+        )
+
+    async def mark_all_unpublished(self, transaction: Transaction) -> None:
+        """Forget what was published, after the bus lost its stream; inboxes drop the repeats."""
+        await transaction.execute(
+            self.table.update().where(self.table.c.sequence.is_not(None)).values(is_published=False)
+        )
+
+    async def remove_older_than(self, transaction: Transaction, *, instant: datetime) -> int:
+        """Remove published events recorded before ``instant``; return how many."""
+        # The newest row stays: it carries the sequence that the next event counts on from.
+        newest = sa.select(sa.func.max(self.table.c.sequence)).scalar_subquery()
+        result = await transaction.execute(
+            self.table.delete().where(
+                self.table.c.recorded_at_us < to_us(instant),
+                self.table.c.is_published.is_(True),
+                self.table.c.sequence < newest,
+            )
+        )
+        return result.rowcount
+
+    async def _list(
+        self, transaction: Transaction, condition: sa.ColumnElement[bool], limit: int
+    ) -> list[Envelope]:
+        rows = await transaction.all(
+            sa.select(self.table).where(condition).order_by(self.table.c.sequence).limit(limit)
+        )
+        return [
+            Envelope(
+                id=row.event_id,
+                type=row.type,
+                version=row.version,
+                producer=self.producer,
+                key=row.key,
+                key_sequence=row.key_sequence,
+                sequence=row.sequence,
+                occurred_at=from_us(row.occurred_at_us),
+                recorded_at=from_us(row.recorded_at_us),
+                request_id=row.request_id,
+                causation_id=row.causation_id,
+                traceparent=row.traceparent,
+                data=json.loads(row.data),
+            )
+            for row in rows
+        ]

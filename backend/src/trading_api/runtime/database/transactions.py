@@ -1,0 +1,406 @@
+"""Transactions of one module on its own database.
+
+A use case is one ``transaction()``; its commit happens inside the service call, never in the
+teardown of a request. SQLite has one writer per process that begins IMMEDIATE, so a
+read-then-write can't meet SQLITE_BUSY_SNAPSHOT; readers use a pool of their own. A cancelled
+task never leaves a lock behind: the end of a transaction is shielded and awaited.
+"""
+
+import asyncio
+import errno
+import random
+import sqlite3
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, Generic, Literal, TypeVar
+
+import structlog
+from sqlalchemy import CursorResult, Executable, MetaData, Row, event, text
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.pool import AsyncAdaptedQueuePool, StaticPool
+
+from trading_api.kernel.errors import (
+    DatabaseBusyError,
+    DatabaseUnavailableError,
+    StorageFullError,
+    TradingError,
+)
+
+log = structlog.get_logger("database")
+
+T = TypeVar("T")
+Dialect = Literal["sqlite", "postgresql"]
+
+GROUP_SIZE_MAX = 64
+"""Commands that share one commit; beyond it the wait of the first outweighs the saved syncs."""
+
+SQLITE_BUSY_TIMEOUT_MS = 5000
+LOCK_TIMEOUT_MS = 2000
+STATEMENT_TIMEOUT_MS = 10_000
+SERIALIZATION_ATTEMPTS_MAX = 5
+_RETRYABLE_SQLSTATES = frozenset({"40001", "40P01"})
+
+
+class Transaction:
+    """An open transaction; statements run in order on one connection."""
+
+    __slots__ = ("_after_commit", "connection", "dialect")
+
+    def __init__(self, connection: AsyncConnection, dialect: Dialect) -> None:
+        self.connection = connection
+        self.dialect: Dialect = dialect
+        self._after_commit: list[Callable[[], None]] = []
+
+    async def execute(
+        self,
+        statement: Executable,
+        parameters: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None,
+    ) -> CursorResult[Any]:
+        """Run a Core statement, with one set of parameters or many."""
+        return await self.connection.execute(statement, parameters)
+
+    async def scalar(
+        self, statement: Executable, parameters: Mapping[str, Any] | None = None
+    ) -> Any:
+        """Return the first column of the first row; None where there is no row."""
+        return await self.connection.scalar(statement, parameters)
+
+    async def first(
+        self, statement: Executable, parameters: Mapping[str, Any] | None = None
+    ) -> Row[Any] | None:
+        """Return the first row; None where there is none."""
+        return (await self.connection.execute(statement, parameters)).first()
+
+    async def all(
+        self, statement: Executable, parameters: Mapping[str, Any] | None = None
+    ) -> Sequence[Row[Any]]:
+        """Return every row; the caller bounds the number."""
+        return (await self.connection.execute(statement, parameters)).all()
+
+    def after_commit(self, callback: Callable[[], None]) -> None:
+        """Run ``callback`` once this transaction is durable; never after a rollback."""
+        self._after_commit.append(callback)
+
+    def committed(self) -> None:
+        """Run the callbacks; called by the database alone. A failing one never hurts the others."""
+        for callback in self._after_commit:
+            try:
+                callback()
+            except Exception:
+                log.exception("after_commit_failed")
+
+
+class Database:
+    """One module's database.
+
+    Args:
+        url: ``sqlite+aiosqlite:///path`` or ``postgresql+asyncpg://…``.
+        schema: the module's schema on PostgreSQL.
+        pool_size: connections kept open on PostgreSQL.
+        pool_overflow: more of them under load.
+    """
+
+    def __init__(
+        self, url: str | URL, *, schema: str, pool_size: int = 5, pool_overflow: int = 5
+    ) -> None:
+        self.url = make_url(url)
+        self.schema = schema.replace("-", "_")
+        self.dialect: Dialect = (
+            "sqlite" if self.url.get_backend_name() == "sqlite" else "postgresql"
+        )
+        if self.dialect == "sqlite":
+            self._writer, self._reader = _sqlite_engines(self.url, self.schema)
+        else:
+            self._writer = _postgresql_engine(self.url, pool_size, pool_overflow)
+            self._reader = self._writer
+        self._write_lock = asyncio.Lock()
+        self._group_queue: list[_Queued[Any]] = []
+        self._group_task: asyncio.Task[None] | None = None
+
+    @property
+    def engine(self) -> AsyncEngine:
+        """The writing engine, for migrations and the test kit."""
+        return self._writer
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncGenerator[Transaction]:
+        """Open a writing transaction: commit on success, roll back on any error.
+
+        Raises:
+            DatabaseBusyError: another writer or lock held on for too long.
+            DatabaseUnavailableError: no connection could be had, or it broke.
+            StorageFullError: the disk is full.
+        """
+        async with self._guard(), self._open_for_writing() as connection:
+            transaction = Transaction(connection, self.dialect)
+            try:
+                yield transaction
+            except BaseException:
+                await _finish(connection.rollback())
+                raise
+            await _finish(connection.commit())
+        transaction.committed()
+
+    @asynccontextmanager
+    async def snapshot(self) -> AsyncGenerator[Transaction]:
+        """Open a read-only transaction that sees one consistent state throughout."""
+        async with self._guard(), self._reader.connect() as connection:
+            if self.dialect == "postgresql":
+                await connection.execute(
+                    text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
+                )
+            try:
+                yield Transaction(connection, self.dialect)
+            finally:
+                await _finish(connection.rollback())
+
+    async def run(self, command: Callable[[Transaction], Awaitable[T]]) -> T:
+        """Run ``command`` in a transaction of its own, again where the database says "retry".
+
+        Serialization failures and deadlocks (40001, 40P01) are tried at most five times with
+        10-160 ms of jitter, so ``command`` must have no effect outside the transaction.
+        """
+        for attempt in range(1, SERIALIZATION_ATTEMPTS_MAX + 1):
+            try:
+                async with self.transaction() as transaction:
+                    return await command(transaction)
+            except DatabaseBusyError as error:
+                if not error.context.get("retryable") or attempt == SERIALIZATION_ATTEMPTS_MAX:
+                    raise
+                await asyncio.sleep(random.uniform(0.01, 0.16))  # noqa: S311 - jitter
+        raise AssertionError("unreachable")
+
+    async def group(self, command: Callable[[Transaction], Awaitable[T]]) -> T:
+        """Run ``command`` in a transaction shared with others that wait; return after the commit.
+
+        Each command has a savepoint, so one that raises never fails its neighbours. Where the
+        shared transaction can't commit, the commands are replayed one by one. A command must
+        have no effect outside the transaction, since it may run twice.
+        """
+        queued: _Queued[T] = _Queued(command)
+        self._group_queue.append(queued)
+        if self._group_task is None or self._group_task.done():
+            self._group_task = asyncio.ensure_future(self._drain_groups())
+        return await asyncio.shield(queued.outcome)
+
+    async def ping(self) -> None:
+        """Make a round trip; raises what ``transaction`` raises."""
+        async with self._guard(), self._reader.connect() as connection:
+            await connection.execute(text("SELECT 1"))
+
+    async def create_all(self, metadata: MetaData) -> None:
+        """Create the tables without migrations; for tests of the runtime itself."""
+        async with self._writer.begin() as connection:
+            if self.dialect == "postgresql":
+                await connection.execute(text(f'CREATE SCHEMA IF NOT EXISTS "{self.schema}"'))
+            await connection.run_sync(metadata.create_all)
+
+    async def close(self) -> None:
+        """Finish waiting groups, then close every connection."""
+        if self._group_task is not None:
+            await asyncio.gather(self._group_task, return_exceptions=True)
+        await self._writer.dispose()
+        if self._reader is not self._writer:
+            await self._reader.dispose()
+
+    @asynccontextmanager
+    async def _open_for_writing(self) -> AsyncIterator[AsyncConnection]:
+        if self.dialect == "sqlite":
+            async with self._write_lock, self._writer.connect() as connection:
+                # SQLAlchemy's own begin is silenced below, so that this one takes the lock.
+                await _finish(connection.execute(text("BEGIN IMMEDIATE")))
+                yield connection
+        else:
+            async with self._writer.connect() as connection:
+                yield connection
+
+    @asynccontextmanager
+    async def _guard(self) -> AsyncIterator[None]:
+        try:
+            yield
+        except TradingError:
+            raise
+        except (DBAPIError, PoolTimeoutError, OSError) as error:
+            translated = _translate(error)
+            if translated is None:
+                raise
+            raise translated from error
+
+    async def _drain_groups(self) -> None:
+        while self._group_queue:
+            batch = self._group_queue[:GROUP_SIZE_MAX]
+            del self._group_queue[:GROUP_SIZE_MAX]
+            if len(batch) == 1 or not await self._commit_together(batch):
+                for queued in batch:
+                    await self._commit_alone(queued)
+
+    async def _commit_together(self, batch: "list[_Queued[Any]]") -> bool:
+        outcomes: list[tuple[Any, BaseException | None]] = []
+        try:
+            async with self.transaction() as transaction:
+                for queued in batch:
+                    outcomes.append(await _in_savepoint(transaction, queued.command))
+        except Exception:
+            log.warning("group_commit_replayed", size=len(batch), exc_info=True)
+            return False
+        for queued, (value, error) in zip(batch, outcomes, strict=True):
+            queued.resolve(value, error)
+        return True
+
+    async def _commit_alone(self, queued: "_Queued[Any]") -> None:
+        try:
+            queued.resolve(await self.run(queued.command), None)
+        except Exception as error:  # noqa: BLE001 - handed to the waiting caller
+            queued.resolve(None, error)
+
+
+class _Queued(Generic[T]):
+    """A command that waits for its group, and the future its caller waits on."""
+
+    __slots__ = ("command", "outcome")
+
+    def __init__(self, command: Callable[[Transaction], Awaitable[T]]) -> None:
+        self.command = command
+        self.outcome: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+
+    def resolve(self, value: Any, error: BaseException | None) -> None:
+        if self.outcome.done():
+            return
+        if error is not None:
+            self.outcome.set_exception(error)
+        else:
+            self.outcome.set_result(value)
+
+
+async def _in_savepoint(
+    transaction: Transaction, command: Callable[[Transaction], Awaitable[T]]
+) -> tuple[T | None, Exception | None]:
+    inner = Transaction(transaction.connection, transaction.dialect)
+    try:
+        async with transaction.connection.begin_nested():
+            value = await command(inner)
+    except TradingError as error:
+        return None, error
+    transaction.after_commit(inner.committed)
+    return value, None
+
+
+async def _finish(operation: Awaitable[T]) -> T:
+    """Await to the end even when this task is cancelled; the cancellation comes afterwards."""
+    task = asyncio.ensure_future(operation)
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.shield(task)
+        except asyncio.CancelledError as error:
+            if task.cancelled():
+                raise
+            cancelled = error
+        except Exception:  # noqa: BLE001 - raised by result() below
+            break
+    if cancelled is not None:
+        raise cancelled
+    return task.result()
+
+
+def _translate(error: Exception) -> TradingError | None:
+    """Return the platform's error for a database's trouble; None for a programmer's error."""
+    if isinstance(error, PoolTimeoutError):
+        return DatabaseUnavailableError("every connection is in use", retry_after_seconds=1)
+    origin = error.orig if isinstance(error, DBAPIError) else error
+    sqlite_code = getattr(origin, "sqlite_errorcode", None)
+    if sqlite_code is not None:
+        primary = sqlite_code & 0xFF
+        if primary in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+            return DatabaseBusyError("another writer holds the database", retry_after_seconds=1)
+        if primary == sqlite3.SQLITE_FULL:
+            return StorageFullError("the database's disk is full", retry_after_seconds=30)
+        if primary in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN):
+            return DatabaseUnavailableError("the database can't be used", retry_after_seconds=5)
+        return None
+    sqlstate = getattr(origin, "sqlstate", None)
+    if sqlstate in _RETRYABLE_SQLSTATES:
+        return DatabaseBusyError("two transactions met", retry_after_seconds=1, retryable=True)
+    if sqlstate in ("55P03", "57014"):
+        return DatabaseBusyError("a lock was not free in time", retry_after_seconds=1)
+    if sqlstate == "53100":
+        return StorageFullError("the database's disk is full", retry_after_seconds=30)
+    if sqlstate is not None and sqlstate[:2] in ("08", "57", "53"):
+        return DatabaseUnavailableError("the database does not answer", retry_after_seconds=1)
+    if isinstance(error, InterfaceError | OperationalError) and sqlstate is None:
+        return DatabaseUnavailableError("the database does not answer", retry_after_seconds=1)
+    if isinstance(error, OSError):
+        if error.errno == errno.ENOSPC:
+            return StorageFullError("the disk is full", retry_after_seconds=30)
+        return DatabaseUnavailableError("the database can't be reached", retry_after_seconds=1)
+    return None
+
+
+def _sqlite_engines(url: URL, schema: str) -> tuple[AsyncEngine, AsyncEngine]:
+    assert url.database, "a module's SQLite database is a file"
+    path = Path(url.database)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # The file is attached under the module's name to an empty main database, so that
+    # `wallet.entries` means the same in every statement, raw ones too, on both databases.
+    nameless = URL.create(url.drivername)
+    connect_args = {"timeout": SQLITE_BUSY_TIMEOUT_MS / 1000}
+    # One writing connection, kept: its statement and page caches stay warm.
+    writer = create_async_engine(nameless, poolclass=StaticPool, connect_args=connect_args)
+    reader = create_async_engine(
+        nameless,
+        poolclass=AsyncAdaptedQueuePool,
+        pool_size=4,
+        max_overflow=4,
+        pool_timeout=2,
+        connect_args=connect_args,
+    )
+    for engine in (writer, reader):
+        event.listen(engine.sync_engine, "connect", _attach(path, schema))
+    event.listen(reader.sync_engine, "begin", _begin_deferred)
+    return writer, reader
+
+
+def _begin_deferred(connection: Any) -> None:
+    connection.exec_driver_sql("BEGIN")
+
+
+def _attach(path: Path, schema: str) -> Callable[[Any, object], None]:
+    def attach(connection: Any, _record: object) -> None:
+        # The driver must not begin by itself: it would begin deferred, and only before writes.
+        connection.isolation_level = None
+        cursor = connection.cursor()
+        cursor.execute(f'ATTACH DATABASE ? AS "{schema}"', (str(path),))
+        for pragma in (
+            f'"{schema}".journal_mode=WAL',
+            f'"{schema}".synchronous=FULL',
+            f'"{schema}".cache_size=-16000',
+            "foreign_keys=ON",
+            f"busy_timeout={SQLITE_BUSY_TIMEOUT_MS}",
+        ):
+            cursor.execute(f"PRAGMA {pragma}")
+        cursor.close()
+
+    return attach
+
+
+def _postgresql_engine(url: URL, pool_size: int, pool_overflow: int) -> AsyncEngine:
+    return create_async_engine(
+        url,
+        pool_size=pool_size,
+        max_overflow=pool_overflow,
+        pool_timeout=0.5,
+        pool_pre_ping=False,
+        connect_args={
+            "timeout": 5,
+            "server_settings": {
+                "lock_timeout": str(LOCK_TIMEOUT_MS),
+                "statement_timeout": str(STATEMENT_TIMEOUT_MS),
+                "idle_in_transaction_session_timeout": str(STATEMENT_TIMEOUT_MS),
+                "timezone": "UTC",
+            },
+        },
+    )

@@ -1,0 +1,64 @@
+"""Keys of a host, made at the first start: files of mode 0600 in a folder of mode 0700.
+
+jwt_private.pem        signs access tokens; only auth reads it
+jwks.json              the public keys that every module verifies with (RFC 7517)
+secret_key             signs cursors and derives other keys; never signs tokens
+service_<module>.pem   a process's own identity towards the other modules
+"""
+
+import json
+import os
+import secrets
+from pathlib import Path
+from typing import Any
+
+from joserfc.jwk import ECKey, RSAKey
+
+SECRET_KEY_FILE = "secret_key"  # noqa: S105 - a file's name
+PRIVATE_KEY_FILE = "jwt_private.pem"
+JWKS_FILE = "jwks.json"
+SERVICE_JWKS_FILE = "services.json"
+_RSA_BITS = 2048
+
+
+def ensure_secrets(directory: Path, *, modules: tuple[str, ...] = ()) -> list[str]:
+    """Make the keys that are missing; return the names of the files made.
+
+    Existing files are left as they are, so it can be repeated.
+    """
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    made: list[str] = []
+    if not (directory / SECRET_KEY_FILE).exists():
+        _write(directory / SECRET_KEY_FILE, secrets.token_urlsafe(48).encode())
+        made.append(SECRET_KEY_FILE)
+    if not (directory / PRIVATE_KEY_FILE).exists():
+        key = RSAKey.generate_key(_RSA_BITS, {"use": "sig", "alg": "RS256"}, auto_kid=True)
+        _write(directory / PRIVATE_KEY_FILE, key.as_pem(private=True))
+        _add_public(directory / JWKS_FILE, key.as_dict(private=False))
+        made.append(PRIVATE_KEY_FILE)
+    for module in modules:
+        path = directory / f"service_{module}.pem"
+        if not path.exists():
+            service_key = ECKey.generate_key("P-256", {"use": "sig", "alg": "ES256"})
+            _write(path, service_key.as_pem(private=True))
+            public = {**service_key.as_dict(private=False), "kid": f"svc-{module}"}
+            _add_public(directory / SERVICE_JWKS_FILE, public)
+            made.append(path.name)
+    return made
+
+
+def _add_public(path: Path, public: dict[str, Any]) -> None:
+    keys = json.loads(path.read_text())["keys"] if path.exists() else []
+    keys = [each for each in keys if each["kid"] != public["kid"]] + [public]
+    _write(path, json.dumps({"keys": keys}, indent=1).encode())
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Write a whole file or none, never readable by others even for an instant."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)

@@ -1,0 +1,847 @@
+"""The engine: writes entries and holds inside the caller's transaction.
+
+It locks the customer accounts it touches, always in id order, and reads their state under that
+lock; the rows of house, clearing and fx accounts are neither locked nor updated. Nothing here
+commits; an error means that the caller rolls back.
+"""
+
+import json
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import (
+    ColumnElement,
+    Row,
+    Select,
+    Table,
+    and_,
+    case,
+    func,
+    insert,
+    or_,
+    select,
+    true,
+    update,
+)
+from sqlalchemy.dialects import postgresql, sqlite
+
+from trading_api.kernel.clock import from_us, to_us
+from trading_api.kernel.values import Currency, Money
+from trading_api.ledger import domain
+from trading_api.ledger.domain import (
+    AccountState,
+    AccountType,
+    Balance,
+    Book,
+    Entry,
+    EntryType,
+    Hold,
+    HoldRequest,
+    HoldState,
+    LedgerAccount,
+    PostedEntry,
+    PostedPosting,
+    Posting,
+    Side,
+)
+from trading_api.ledger.errors import (
+    EntryAlreadyReversedError,
+    EntryNotFoundError,
+    HoldNotFoundError,
+    LedgerAccountNotFoundError,
+    LedgerInvariantError,
+)
+from trading_api.ledger.ports import LedgerTransaction
+from trading_api.ledger.tables import LedgerTables
+
+_HALF = 10**9
+"""Sums of amounts are taken in two parts of nine digits: SQLite's SUM overflows at 2⁶³."""
+
+
+@dataclass(frozen=True, slots=True)
+class StatementLine:
+    """One posting on a customer account, with what its entry says.
+
+    `change` carries the sign that the customer sees: positive when the balance grew.
+    """
+
+    account_id: str
+    sequence: int
+    entry_id: str
+    type: EntryType
+    change: Money
+    running_balance: Money
+    reference: str | None
+    description: str
+    details: Mapping[str, str]
+    reverses_entry_id: str | None
+    occurred_at: datetime
+    recorded_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class LinePosition:
+    """Where a page of statement lines ended; the next page begins below it."""
+
+    recorded_at_us: int
+    account_id: str
+    sequence: int
+
+
+class Ledger:
+    """One module's ledger.
+
+    Every method works in the caller's transaction and needs the module's tables to exist.
+
+    Args:
+        tables: The module's ledger tables.
+    """
+
+    def __init__(self, tables: LedgerTables) -> None:
+        self._tables = tables
+
+    async def open_accounts(
+        self,
+        transaction: LedgerTransaction,
+        accounts: Sequence[LedgerAccount],
+        *,
+        created_at: datetime,
+    ) -> None:
+        """Make sure that accounts exist, with a balance of zero where they are new; idempotent.
+
+        Raises:
+            LedgerInvariantError: An account exists with another identity.
+        """
+        found = await self._load_accounts(transaction, {each.account_id for each in accounts})
+        missing = [each for each in accounts if each.account_id not in found]
+        if missing:
+            await transaction.execute(
+                _insert(transaction, self._tables.accounts).on_conflict_do_nothing(),
+                [_account_values(each, to_us(created_at)) for each in missing],
+            )
+            found = await self._load_accounts(transaction, {each.account_id for each in accounts})
+        for account in accounts:
+            if found[account.account_id] != account:
+                raise LedgerInvariantError(f"{account.account_id} has another identity")
+
+    async def lock_accounts(
+        self, transaction: LedgerTransaction, account_ids: Collection[str]
+    ) -> dict[str, AccountState]:
+        """Lock customer accounts in id order until the transaction ends; return their states.
+
+        House accounts among the ids are left out.
+        """
+        table = self._tables.accounts
+        statement = (
+            select(table)
+            .where(table.c.account_id.in_(sorted(account_ids)), table.c.is_customer)
+            .order_by(table.c.account_id)
+            .with_for_update()
+        )
+        rows = await transaction.all(statement)
+        return {row.account_id: _state_of(row) for row in rows}
+
+    async def post_entry(
+        self, transaction: LedgerTransaction, entry: Entry, *, recorded_at: datetime
+    ) -> PostedEntry:
+        """Write a balanced entry, or find it: the same id with the same body has one effect.
+
+        Args:
+            transaction: The caller's.
+            entry: What to post; its accounts exist.
+            recorded_at: Now; moved forward where an account's newest posting is later.
+
+        Raises:
+            EntryDiffersError: The id exists with another body; `errors` names the fields.
+            InsufficientFundsError: A customer account would fall below zero.
+            EntryAlreadyReversedError: The entry to reverse has its reversal.
+            BalanceOutOfRangeError: A balance would leave ±10¹⁸.
+            LedgerAccountNotFoundError: An account does not exist.
+        """
+        accounts, states = await self._lock_for(transaction, entry)
+        return await self._post(transaction, entry, accounts, states, recorded_at=recorded_at)
+
+    async def open_hold(self, transaction: LedgerTransaction, request: HoldRequest) -> Hold:
+        """Reserve an amount, or find the hold: the same id with the same body has one effect.
+
+        Raises:
+            HoldDiffersError: The id exists with another body; `errors` names the fields.
+            InsufficientFundsError: Less than the amount is available.
+            LedgerAccountNotFoundError: There is no such customer account.
+        """
+        states = await self.lock_accounts(transaction, [request.account_id])
+        first = await self.find_hold(transaction, request.hold_id)
+        if first is None:
+            if request.account_id not in states:
+                raise _account_not_found(request.account_id)
+            before = states[request.account_id]
+            after = domain.hold(before, request)
+            result = await transaction.execute(
+                _insert(transaction, self._tables.holds).on_conflict_do_nothing(),
+                _hold_values(Hold(request)),
+            )
+            if result.rowcount == 1:
+                await self._save_state(transaction, before, after)
+                return Hold(request)
+            # Somebody took this id for another account while we held ours.
+            first = await self.get_hold(transaction, request.hold_id)
+        domain.ensure_same_hold(first.request, request)
+        return first
+
+    async def capture_hold(
+        self,
+        transaction: LedgerTransaction,
+        hold_id: str,
+        entry: Entry,
+        *,
+        recorded_at: datetime,
+    ) -> PostedEntry:
+        """End a hold by an entry that takes all or part of it; the rest is released.
+
+        The same capture again finds its entry.
+
+        Raises:
+            HoldNotFoundError: No hold has this id.
+            HoldAlreadyCapturedError, HoldAlreadyVoidedError, HoldAlreadyExpiredError: It ended
+                otherwise.
+            CaptureExceedsHoldError: The entry takes more than was reserved.
+        """
+        account_id = (await self.get_hold(transaction, hold_id)).request.account_id
+        accounts, states = await self._lock_for(transaction, entry)
+        if account_id not in states:
+            raise LedgerInvariantError(f"{entry.entry_id} takes nothing from {account_id}")
+        held = await self.get_hold(transaction, hold_id)
+        if held.state is HoldState.POSTED and held.entry_id == entry.entry_id:
+            return await self._replay(transaction, entry)
+        ended = domain.capture(held, entry, accounts[account_id], closed_at=recorded_at)
+        posted = await self._post(
+            transaction,
+            entry,
+            accounts,
+            states,
+            recorded_at=recorded_at,
+            released={account_id: held.request.amount.minor},
+        )
+        if posted.is_replay:
+            raise LedgerInvariantError(f"{entry.entry_id} was posted without its hold {hold_id}")
+        await self._save_end(transaction, ended)
+        return posted
+
+    async def void_hold(
+        self, transaction: LedgerTransaction, hold_id: str, *, closed_at: datetime
+    ) -> Hold:
+        """End a hold without taking anything.
+
+        Raises:
+            HoldNotFoundError: No hold has this id.
+            HoldAlreadyCapturedError, HoldAlreadyVoidedError, HoldAlreadyExpiredError: It ended.
+        """
+        return await self._release(transaction, hold_id, HoldState.VOIDED, closed_at)
+
+    async def expire_hold(
+        self, transaction: LedgerTransaction, hold_id: str, *, closed_at: datetime
+    ) -> Hold:
+        """End a hold whose time is over; the caller decides that it is.
+
+        Raises:
+            HoldNotFoundError: No hold has this id.
+            HoldAlreadyCapturedError, HoldAlreadyVoidedError, HoldAlreadyExpiredError: It ended.
+        """
+        return await self._release(transaction, hold_id, HoldState.EXPIRED, closed_at)
+
+    async def get_hold(self, transaction: LedgerTransaction, hold_id: str) -> Hold:
+        """Return a hold.
+
+        Raises:
+            HoldNotFoundError: No hold has this id.
+        """
+        found = await self.find_hold(transaction, hold_id)
+        if found is None:
+            raise HoldNotFoundError("There is no such hold.", hold_id=hold_id)
+        return found
+
+    async def find_hold(self, transaction: LedgerTransaction, hold_id: str) -> Hold | None:
+        """Return a hold, or None."""
+        holds, accounts = self._tables.holds, self._tables.accounts
+        row = await transaction.first(
+            select(holds, accounts.c.scale)
+            .join_from(holds, accounts, holds.c.account_id == accounts.c.account_id)
+            .where(holds.c.hold_id == hold_id)
+        )
+        return None if row is None else _hold_of(row)
+
+    async def get_entry(self, transaction: LedgerTransaction, entry_id: str) -> PostedEntry:
+        """Return an entry with its postings in their order.
+
+        Raises:
+            EntryNotFoundError: No entry has this id.
+        """
+        found = await self.find_entry(transaction, entry_id)
+        if found is None:
+            raise EntryNotFoundError("There is no such entry.", entry_id=entry_id)
+        return found
+
+    async def find_entry(self, transaction: LedgerTransaction, entry_id: str) -> PostedEntry | None:
+        """Return an entry with its postings in their order, or None."""
+        entries, postings, accounts = (
+            self._tables.entries,
+            self._tables.postings,
+            self._tables.accounts,
+        )
+        row = await transaction.first(select(entries).where(entries.c.entry_id == entry_id))
+        if row is None:
+            return None
+        lines = await transaction.all(
+            select(postings, accounts.c.scale)
+            .join_from(postings, accounts, postings.c.account_id == accounts.c.account_id)
+            .where(postings.c.entry_id == entry_id)
+            .order_by(postings.c.position)
+        )
+        return entry_of(row, lines)
+
+    async def get_account(self, transaction: LedgerTransaction, account_id: str) -> LedgerAccount:
+        """Return an account's identity.
+
+        Raises:
+            LedgerAccountNotFoundError: There is no such account.
+        """
+        found = await self._load_accounts(transaction, {account_id})
+        if account_id not in found:
+            raise _account_not_found(account_id)
+        return found[account_id]
+
+    async def get_balance(self, transaction: LedgerTransaction, account_id: str) -> Balance:
+        """Return what stands on an account, on its normal side; house accounts are summed up.
+
+        Raises:
+            LedgerAccountNotFoundError: There is no such account.
+        """
+        table = self._tables.accounts
+        row = await transaction.first(select(table).where(table.c.account_id == account_id))
+        if row is None:
+            raise _account_not_found(account_id)
+        if row.is_customer:
+            return _balance_of(_state_of(row))
+        account = _account_of(row)
+        total = Money(await self._sum_postings(transaction, account), account.currency)
+        return Balance(total=total, held=Money(0, account.currency), available=total)
+
+    async def list_balances(
+        self, transaction: LedgerTransaction, owner_id: str
+    ) -> list[tuple[LedgerAccount, Balance]]:
+        """Return an owner's accounts with their balances, by account id."""
+        table = self._tables.accounts
+        rows = await transaction.all(
+            select(table).where(table.c.owner_id == owner_id).order_by(table.c.account_id)
+        )
+        return [(_account_of(row), _balance_of(_state_of(row))) for row in rows]
+
+    async def list_entries(
+        self,
+        transaction: LedgerTransaction,
+        account_ids: Collection[str],
+        *,
+        limit: int,
+        below: LinePosition | None = None,
+        types: Collection[EntryType] = (),
+        from_: datetime | None = None,
+        to: datetime | None = None,
+    ) -> list[StatementLine]:
+        """Return lines of customer accounts, newest first.
+
+        Args:
+            transaction: The caller's.
+            account_ids: Customer accounts; with several, lines are merged by recording instant.
+            limit: How many at most.
+            below: Only what comes after this position, that is, what is older.
+            types: Only these; empty means all.
+            from_: Recorded at or after, UTC.
+            to: Recorded before, UTC.
+        """
+        condition = self._line_filter(account_ids, types=types, from_=from_, to=to)
+        if below is not None:
+            condition = and_(condition, self._is_below(below))
+        entries, postings = self._tables.entries, self._tables.postings
+        rows = await transaction.all(
+            self._select_lines()
+            .where(condition)
+            .order_by(
+                entries.c.recorded_at_us.desc(),
+                postings.c.account_id.desc(),
+                postings.c.sequence.desc(),
+            )
+            .limit(limit)
+        )
+        return [_line_of(row) for row in rows]
+
+    async def sum_changes(
+        self,
+        transaction: LedgerTransaction,
+        account_ids: Collection[str],
+        *,
+        types: Collection[EntryType] = (),
+        from_: datetime | None = None,
+        to: datetime | None = None,
+    ) -> dict[tuple[str, EntryType], Money]:
+        """Sum what entries of each type did to each customer account, with the customer's sign."""
+        entries, postings, accounts = (
+            self._tables.entries,
+            self._tables.postings,
+            self._tables.accounts,
+        )
+        signed = case(
+            (postings.c.side == accounts.c.normal_side, postings.c.amount_minor),
+            else_=-postings.c.amount_minor,
+        )
+        rows = await transaction.all(
+            select(
+                postings.c.account_id,
+                entries.c.type,
+                accounts.c.currency,
+                accounts.c.scale,
+                *_split_sum(signed),
+            )
+            .join_from(postings, entries, postings.c.entry_id == entries.c.entry_id)
+            .join(accounts, postings.c.account_id == accounts.c.account_id)
+            .where(self._line_filter(account_ids, types=types, from_=from_, to=to))
+            .group_by(postings.c.account_id, entries.c.type, accounts.c.currency, accounts.c.scale)
+        )
+        return {
+            (row.account_id, EntryType(row.type)): Money(
+                joined_sum(row), Currency(row.currency, row.scale)
+            )
+            for row in rows
+        }
+
+    async def _lock_for(
+        self, transaction: LedgerTransaction, entry: Entry
+    ) -> tuple[dict[str, LedgerAccount], dict[str, AccountState]]:
+        account_ids = {posting.account_id for posting in entry.postings}
+        states = await self.lock_accounts(transaction, account_ids)
+        accounts = {account_id: state.account for account_id, state in states.items()}
+        accounts |= await self._load_accounts(transaction, account_ids - states.keys())
+        for account_id in sorted(account_ids - accounts.keys()):
+            raise _account_not_found(account_id)
+        return accounts, states
+
+    async def _post(
+        self,
+        transaction: LedgerTransaction,
+        entry: Entry,
+        accounts: Mapping[str, LedgerAccount],
+        states: Mapping[str, AccountState],
+        *,
+        recorded_at: datetime,
+        released: Mapping[str, int] | None = None,
+    ) -> PostedEntry:
+        # A repeat is answered before funds are judged: the first one may have spent them.
+        if await self._exists(transaction, entry.entry_id):
+            return await self._replay(transaction, entry)
+        if entry.reverses_entry_id is not None:
+            await self._ensure_reversible(transaction, entry, entry.reverses_entry_id)
+        newest_us = max((state.last_posted_at_us for state in states.values()), default=0)
+        posted, after = domain.post(
+            entry,
+            accounts=accounts,
+            states=states,
+            recorded_at=max(recorded_at, from_us(newest_us)),
+            released=released,
+        )
+        result = await transaction.execute(
+            _insert(transaction, self._tables.entries).on_conflict_do_nothing(
+                index_elements=["entry_id"]
+            ),
+            _entry_values(posted),
+        )
+        if result.rowcount != 1:
+            # Somebody took this id for other accounts while we held ours.
+            return await self._replay(transaction, entry)
+        await transaction.execute(
+            insert(self._tables.postings),
+            [_posting_values(posted, each) for each in posted.postings],
+        )
+        for account_id in sorted(after):
+            await self._save_state(transaction, states[account_id], after[account_id])
+        await self._ensure_stored_balanced(transaction, entry.entry_id, len(entry.postings))
+        return posted
+
+    async def _replay(self, transaction: LedgerTransaction, entry: Entry) -> PostedEntry:
+        first = await self.get_entry(transaction, entry.entry_id)
+        domain.ensure_same_entry(first.entry, entry)
+        return replace(first, is_replay=True)
+
+    async def _exists(self, transaction: LedgerTransaction, entry_id: str) -> bool:
+        entries = self._tables.entries
+        return (
+            await transaction.first(
+                select(entries.c.entry_id).where(entries.c.entry_id == entry_id)
+            )
+            is not None
+        )
+
+    async def _ensure_reversible(
+        self, transaction: LedgerTransaction, entry: Entry, reversed_id: str
+    ) -> None:
+        first = await self.get_entry(transaction, reversed_id)
+        mirrored = domain.reversal(
+            first,
+            entry_id=entry.entry_id,
+            occurred_at=entry.occurred_at,
+            reason=entry.description,
+        )
+        if mirrored.postings != entry.postings:
+            raise LedgerInvariantError(f"{entry.entry_id} does not mirror {reversed_id}")
+        entries = self._tables.entries
+        other = await transaction.first(
+            select(entries.c.entry_id).where(entries.c.reverses_entry_id == reversed_id)
+        )
+        if other is not None:
+            raise EntryAlreadyReversedError(
+                "The entry has been reversed before.",
+                entry_id=reversed_id,
+                reversal_id=other.entry_id,
+            )
+
+    async def _release(
+        self, transaction: LedgerTransaction, hold_id: str, state: HoldState, closed_at: datetime
+    ) -> Hold:
+        account_id = (await self.get_hold(transaction, hold_id)).request.account_id
+        before = (await self.lock_accounts(transaction, [account_id]))[account_id]
+        held = await self.get_hold(transaction, hold_id)
+        ended = domain.release(held, state=state, closed_at=closed_at)
+        after = replace(before, held_minor=before.held_minor - held.request.amount.minor)
+        await self._save_state(transaction, before, after)
+        await self._save_end(transaction, ended)
+        return ended
+
+    async def _save_state(
+        self, transaction: LedgerTransaction, before: AccountState, after: AccountState
+    ) -> None:
+        if before == after:
+            return
+        table = self._tables.accounts
+        # The statement carries the guard: what was decided under the lock must still be true.
+        result = await transaction.execute(
+            update(table)
+            .where(
+                table.c.account_id == before.account.account_id,
+                table.c.last_sequence == before.last_sequence,
+                table.c.balance_minor == before.balance_minor,
+                table.c.held_minor == before.held_minor,
+            )
+            .values(
+                balance_minor=after.balance_minor,
+                held_minor=after.held_minor,
+                last_sequence=after.last_sequence,
+                last_hash=after.last_hash,
+                last_posted_at_us=after.last_posted_at_us,
+            )
+        )
+        if result.rowcount != 1:
+            raise LedgerInvariantError(f"{before.account.account_id} changed under its lock")
+
+    async def _save_end(self, transaction: LedgerTransaction, ended: Hold) -> None:
+        table = self._tables.holds
+        result = await transaction.execute(
+            update(table)
+            .where(
+                table.c.hold_id == ended.request.hold_id, table.c.state == HoldState.PENDING.value
+            )
+            .values(
+                state=ended.state.value,
+                captured_minor=ended.captured_minor,
+                entry_id=ended.entry_id,
+                closed_at_us=None if ended.closed_at is None else to_us(ended.closed_at),
+            )
+        )
+        if result.rowcount != 1:
+            raise LedgerInvariantError(f"hold {ended.request.hold_id} ended twice")
+
+    async def _ensure_stored_balanced(
+        self, transaction: LedgerTransaction, entry_id: str, posting_count: int
+    ) -> None:
+        table = self._tables.postings
+        rows = await transaction.all(
+            select(table.c.side, table.c.amount_minor, table.c.currency).where(
+                table.c.entry_id == entry_id
+            )
+        )
+        sums = domain.debit_minus_credit(
+            (Side(row.side), row.amount_minor, row.currency) for row in rows
+        )
+        if len(rows) != posting_count or any(sums.values()):
+            raise LedgerInvariantError(f"{entry_id} was not stored as it was decided")
+
+    async def _load_accounts(
+        self, transaction: LedgerTransaction, account_ids: Collection[str]
+    ) -> dict[str, LedgerAccount]:
+        if not account_ids:
+            return {}
+        table = self._tables.accounts
+        rows = await transaction.all(
+            select(table).where(table.c.account_id.in_(sorted(account_ids)))
+        )
+        return {row.account_id: _account_of(row) for row in rows}
+
+    async def _sum_postings(self, transaction: LedgerTransaction, account: LedgerAccount) -> int:
+        table = self._tables.postings
+        signed = case(
+            (table.c.side == account.normal_side.value, table.c.amount_minor),
+            else_=-table.c.amount_minor,
+        )
+        row = await transaction.first(
+            select(*_split_sum(signed)).where(table.c.account_id == account.account_id)
+        )
+        return 0 if row is None else joined_sum(row)
+
+    def _select_lines(self) -> Select[Any]:
+        entries, postings, accounts = (
+            self._tables.entries,
+            self._tables.postings,
+            self._tables.accounts,
+        )
+        return (
+            select(
+                entries.c.entry_id,
+                entries.c.type,
+                entries.c.reference,
+                entries.c.description,
+                entries.c.details,
+                entries.c.reverses_entry_id,
+                entries.c.occurred_at_us,
+                entries.c.recorded_at_us,
+                postings.c.account_id,
+                postings.c.sequence,
+                postings.c.side,
+                postings.c.amount_minor,
+                postings.c.running_balance_minor,
+                accounts.c.currency,
+                accounts.c.scale,
+                accounts.c.normal_side,
+            )
+            .join_from(postings, entries, postings.c.entry_id == entries.c.entry_id)
+            .join(accounts, postings.c.account_id == accounts.c.account_id)
+        )
+
+    def _line_filter(
+        self,
+        account_ids: Collection[str],
+        *,
+        types: Collection[EntryType],
+        from_: datetime | None,
+        to: datetime | None,
+    ) -> ColumnElement[bool]:
+        entries, postings = self._tables.entries, self._tables.postings
+        return and_(
+            postings.c.account_id.in_(sorted(account_ids)),
+            postings.c.sequence.is_not(None),
+            entries.c.type.in_(sorted(each.value for each in types)) if types else true(),
+            entries.c.recorded_at_us >= to_us(from_) if from_ is not None else true(),
+            entries.c.recorded_at_us < to_us(to) if to is not None else true(),
+        )
+
+    def _is_below(self, below: LinePosition) -> ColumnElement[bool]:
+        entries, postings = self._tables.entries, self._tables.postings
+        recorded, account, sequence = (
+            entries.c.recorded_at_us,
+            postings.c.account_id,
+            postings.c.sequence,
+        )
+        return or_(
+            recorded < below.recorded_at_us,
+            and_(recorded == below.recorded_at_us, account < below.account_id),
+            and_(
+                recorded == below.recorded_at_us,
+                account == below.account_id,
+                sequence < below.sequence,
+            ),
+        )
+
+
+def entry_of(row: Row[Any], lines: Sequence[Row[Any]]) -> PostedEntry:
+    """Rebuild an entry from its row and its postings' rows (with the account's `scale`)."""
+    postings = tuple(
+        PostedPosting(
+            position=line.position,
+            posting=Posting(
+                line.account_id,
+                Side(line.side),
+                Money(line.amount_minor, Currency(line.currency, line.scale)),
+            ),
+            sequence=line.sequence,
+            running_balance_minor=line.running_balance_minor,
+            chain_hash=line.chain_hash,
+        )
+        for line in lines
+    )
+    entry = Entry(
+        entry_id=row.entry_id,
+        type=EntryType(row.type),
+        postings=tuple(each.posting for each in postings),
+        occurred_at=from_us(row.occurred_at_us),
+        reference=row.reference,
+        description=row.description,
+        details=json.loads(row.details),
+        reverses_entry_id=row.reverses_entry_id,
+    )
+    return PostedEntry(entry, Book(row.book), from_us(row.recorded_at_us), postings)
+
+
+def _split_sum(amount: ColumnElement[int]) -> tuple[ColumnElement[Any], ColumnElement[Any]]:
+    # `/` and `%` truncate towards zero on both databases, so the parts add up for any sign.
+    return (
+        func.coalesce(func.sum(amount.op("/")(_HALF)), 0).label("sum_upper"),
+        func.coalesce(func.sum(amount % _HALF), 0).label("sum_lower"),
+    )
+
+
+def joined_sum(row: Row[Any]) -> int:
+    """Put the two parts of a sum together again."""
+    return int(row.sum_upper) * _HALF + int(row.sum_lower)
+
+
+def _insert(transaction: LedgerTransaction, table: Table) -> "postgresql.Insert | sqlite.Insert":
+    if transaction.dialect == "postgresql":
+        return postgresql.insert(table)
+    return sqlite.insert(table)
+
+
+def _account_not_found(account_id: str) -> LedgerAccountNotFoundError:
+    return LedgerAccountNotFoundError("There is no such account.", account_id=account_id)
+
+
+def _account_values(account: LedgerAccount, created_at_us: int) -> dict[str, Any]:
+    is_customer = account.is_customer
+    return {
+        "account_id": account.account_id,
+        "type": account.type.value,
+        "owner_id": account.owner_id,
+        "book": account.book.value,
+        "currency": account.currency.code,
+        "scale": account.currency.scale,
+        "normal_side": account.normal_side.value,
+        "is_customer": is_customer,
+        "allows_negative": account.allows_negative,
+        "balance_minor": 0,
+        "held_minor": 0,
+        "last_sequence": 0,
+        "last_hash": domain.genesis_hash(account.account_id) if is_customer else None,
+        "last_posted_at_us": 0,
+        "created_at_us": created_at_us,
+    }
+
+
+def _entry_values(posted: PostedEntry) -> dict[str, Any]:
+    entry = posted.entry
+    return {
+        "entry_id": entry.entry_id,
+        "type": entry.type.value,
+        "book": posted.book.value,
+        "reference": entry.reference,
+        "description": entry.description,
+        "details": domain.canonical_json(entry.details).decode(),
+        "reverses_entry_id": entry.reverses_entry_id,
+        "occurred_at_us": to_us(entry.occurred_at),
+        "recorded_at_us": to_us(posted.recorded_at),
+    }
+
+
+def _posting_values(posted: PostedEntry, line: PostedPosting) -> dict[str, Any]:
+    return {
+        "entry_id": posted.entry.entry_id,
+        "position": line.position,
+        "account_id": line.posting.account_id,
+        "side": line.posting.side.value,
+        "amount_minor": line.posting.amount.minor,
+        "currency": line.posting.amount.currency.code,
+        "sequence": line.sequence,
+        "running_balance_minor": line.running_balance_minor,
+        "chain_hash": line.chain_hash,
+    }
+
+
+def _hold_values(held: Hold) -> dict[str, Any]:
+    request = held.request
+    return {
+        "hold_id": request.hold_id,
+        "account_id": request.account_id,
+        "currency": request.amount.currency.code,
+        "amount_minor": request.amount.minor,
+        "state": held.state.value,
+        "captured_minor": held.captured_minor,
+        "entry_id": held.entry_id,
+        "reference": request.reference,
+        "expires_at_us": None if request.expires_at is None else to_us(request.expires_at),
+        "opened_at_us": to_us(request.opened_at),
+        "closed_at_us": None if held.closed_at is None else to_us(held.closed_at),
+    }
+
+
+def _account_of(row: Row[Any]) -> LedgerAccount:
+    return LedgerAccount(
+        account_id=row.account_id,
+        type=AccountType(row.type),
+        currency=Currency(row.currency, row.scale),
+        book=Book(row.book),
+        normal_side=Side(row.normal_side),
+        owner_id=row.owner_id,
+        allows_negative=bool(row.allows_negative),
+    )
+
+
+def _state_of(row: Row[Any]) -> AccountState:
+    return AccountState(
+        account=_account_of(row),
+        balance_minor=row.balance_minor,
+        held_minor=row.held_minor,
+        last_sequence=row.last_sequence,
+        last_hash=row.last_hash,
+        last_posted_at_us=row.last_posted_at_us,
+    )
+
+
+def _balance_of(state: AccountState) -> Balance:
+    currency = state.account.currency
+    return Balance(
+        total=Money(state.balance_minor, currency),
+        held=Money(state.held_minor, currency),
+        available=Money(state.available_minor, currency),
+    )
+
+
+def _hold_of(row: Row[Any]) -> Hold:
+    return Hold(
+        request=HoldRequest(
+            hold_id=row.hold_id,
+            account_id=row.account_id,
+            amount=Money(row.amount_minor, Currency(row.currency, row.scale)),
+            opened_at=from_us(row.opened_at_us),
+            reference=row.reference,
+            expires_at=None if row.expires_at_us is None else from_us(row.expires_at_us),
+        ),
+        state=HoldState(row.state),
+        captured_minor=row.captured_minor,
+        entry_id=row.entry_id,
+        closed_at=None if row.closed_at_us is None else from_us(row.closed_at_us),
+    )
+
+
+def _line_of(row: Row[Any]) -> StatementLine:
+    currency = Currency(row.currency, row.scale)
+    sign = 1 if row.side == row.normal_side else -1
+    return StatementLine(
+        account_id=row.account_id,
+        sequence=row.sequence,
+        entry_id=row.entry_id,
+        type=EntryType(row.type),
+        change=Money(sign * row.amount_minor, currency),
+        running_balance=Money(row.running_balance_minor, currency),
+        reference=row.reference,
+        description=row.description,
+        details=json.loads(row.details),
+        reverses_entry_id=row.reverses_entry_id,
+        occurred_at=from_us(row.occurred_at_us),
+        recorded_at=from_us(row.recorded_at_us),
+    )

@@ -1,0 +1,391 @@
+"""The demo market: real history shifted so that it ends now, and continued.
+
+Construction. The anchor day is fixed when the platform is first seeded. The N source bars (days,
+or hours for EURUSD) are laid onto consecutive days (hours) that end where the anchor day begins;
+weekends and holidays vanish, so the market is open 24x7. From there the k-th bar, k = 1, 2, …,
+repeats source bar k mod N, the first one skipped because nothing precedes it. Bars join without a
+gap: O' = C'prev, X' = C'prev · X / Cprev, and H', L' are widened to enclose O' and C'. Splits come
+from a table and are taken out (prices before them divided), so none of them looks like a crash.
+
+Inside a day the hours, inside an hour the minutes, inside a minute the half-second slots are paths
+that hit the open, high, low and close above them exactly (``bridge``). Each level adds up exactly
+to the one above; the volume's remainder goes to the last part. The price is thus a pure function
+of seed, symbol and time: every process computes the same, and none need run for bars to exist.
+
+Nothing later than the slot of "now" is ever shown: a forming bar is built from elapsed slots only.
+"""
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from trading_api.modules.datafeed.domain import aggregate, bridge
+from trading_api.modules.datafeed.domain.aggregate import ALWAYS_OPEN, DAY_SECONDS
+from trading_api.modules.datafeed.domain.columns import (
+    BARS_MAX,
+    EMPTY,
+    Columns,
+    Ints,
+    Selection,
+    Window,
+    select,
+)
+from trading_api.modules.datafeed.domain.instrument import Instrument, Quote
+from trading_api.modules.datafeed.domain.resolution import Resolution, Unit
+from trading_api.modules.datafeed.domain.series import StoredSeries
+
+SLOT_US = 500_000
+"""The price changes at most this often, and is published every time."""
+
+SLOTS_PER_MINUTE = 60_000_000 // SLOT_US
+MINUTE_SECONDS = 60
+HOUR_SECONDS = 3_600
+DAY_MINUTES = 1_440
+PRICE_MIN_TICKS = 10
+"""A continuation that wanders down for years stops here, so that bid and ask stay positive."""
+
+_MINUTE_DAYS_CACHED = 48
+"""Days of minutes kept per instrument: 48 · 1440 · 48 bytes = 3.3 MB."""
+
+_BATCH_DAYS = 48
+"""Days whose minutes are drawn in one go: bounds the temporary arrays."""
+
+_WIGGLE_SHARE = 12
+"""How far a part's high and low may lie outside its open and close: at two dozen parts 1/12 of the
+whole bar's range, with more parts accordingly less."""
+
+RESOLUTIONS = ["1", "3", "5", "15", "30", "45", "60", "120", "180", "240", "1D", "1W", "1M", "3M"]
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """A stock split: one old share became ``ratio`` new ones.
+
+    Attributes:
+        time: first trading day at the new price, 00:00 UTC, seconds.
+        ratio: 2 for a two-for-one split.
+    """
+
+    time: int
+    ratio: int
+
+
+class DemoMarket:
+    """One instrument of the demo market.
+
+    Args:
+        instrument: what it is; ``price_decimals`` gives the tick of the demo prices.
+        series: the real bars behind it; daily, or intraday of a length that divides a day.
+        splits: the source's splits, ascending.
+        anchor_time: 00:00 UTC of the anchor day, seconds.
+        seed: text that the simulated paths depend on.
+    """
+
+    def __init__(
+        self,
+        instrument: Instrument,
+        series: StoredSeries,
+        splits: Sequence[Split],
+        *,
+        anchor_time: int,
+        seed: str,
+    ) -> None:
+        assert anchor_time % DAY_SECONDS == 0, "the anchor is the beginning of a UTC day"
+        self.instrument = instrument
+        base = series.resolution
+        self._base_seconds = base.count * 60 if base.is_intraday else DAY_SECONDS
+        self._chain = _Chain(instrument, series, splits, self._base_seconds, anchor_time)
+        self.start_time = self._chain.start_time
+        self._hour_key = bridge.key_of(seed, instrument.ticker, "hours")
+        self._minute_key = bridge.key_of(seed, instrument.ticker, "minutes")
+        self._slot_key = bridge.key_of(seed, instrument.ticker, "slots")
+        self._minutes_of_day: OrderedDict[int, Columns] = OrderedDict()
+        self._past_days = EMPTY
+        self._slots: tuple[int, Ints] = (-1, np.empty(0, dtype=np.int64))
+        self._quote: Quote | None = None
+
+    def resolutions(self) -> list[str]:
+        """Return the usual resolutions; any number of minutes, days, weeks, months works too."""
+        return [*RESOLUTIONS, "12M"]
+
+    def is_closed(self, to_time: int, now_us: int) -> bool:
+        """Return whether every bar of any intraday resolution before ``to_time`` is final."""
+        return to_time <= now_us // 1_000_000 // DAY_SECONDS * DAY_SECONDS
+
+    def bars(self, resolution: Resolution, window: Window, now_us: int) -> Selection:
+        """Return what ``window`` holds; the last bar may be forming, none is later than now."""
+        end = min(window.to_time, now_us // 1_000_000 + 1)
+        if end <= self.start_time:
+            return Selection(EMPTY)
+        window = Window(window.from_time, end, window.count_back)
+        if resolution.unit is not Unit.MINUTE:
+            bars = aggregate.from_days(self._days(now_us), resolution, open_every_day=True)
+            return select(bars, window)
+        first_day, last_day = self._days_around(resolution.count, window)
+        return select(self._intraday(resolution.count, first_day, last_day, now_us), window)
+
+    def quote(self, now_us: int) -> Quote:
+        """Return bid, ask, last and the day so far at the slot of ``now_us``."""
+        slot = max(now_us, self.start_time * 1_000_000) // SLOT_US
+        if self._quote is None or self._quote.sequence != slot:
+            self._quote = self._quote_at(slot)
+        return self._quote
+
+    def _quote_at(self, slot: int) -> Quote:
+        at_us = slot * SLOT_US
+        day = at_us // 1_000_000 // DAY_SECONDS
+        today = aggregate.daily(self._minutes(day, day, at_us), ALWAYS_OPEN)
+        last, spread = int(today.close[0]), self.instrument.spread_ticks
+        ask = last if self.instrument.ask_is_last else last + spread // 2
+        return Quote(
+            instrument=self.instrument,
+            bid=ask - spread,
+            ask=ask,
+            last=last,
+            sequence=slot,
+            at_us=at_us,
+            day_open=int(today.open[0]),
+            day_high=int(today.high[0]),
+            day_low=int(today.low[0]),
+            day_volume=int(today.volume[0]),
+            previous_close=self._chain.close_before(day * DAY_SECONDS),
+        )
+
+    def _days_around(self, minutes: int, window: Window) -> tuple[int, int]:
+        """Return the first and last UTC day (numbers) that an intraday window can touch."""
+        bars_per_day = -(-DAY_MINUTES // minutes)
+        last_day = (window.to_time - 1) // DAY_SECONDS
+        wanted = BARS_MAX if window.count_back is None else min(window.count_back, BARS_MAX)
+        first_day = last_day - wanted // bars_per_day - 1
+        if window.count_back is None:
+            first_day = min(max(first_day, window.from_time // DAY_SECONDS), last_day)
+        return max(first_day, self.start_time // DAY_SECONDS), last_day
+
+    def _intraday(self, minutes: int, first_day: int, last_day: int, now_us: int) -> Columns:
+        today = now_us // 1_000_000 // DAY_SECONDS
+        if minutes % 60:
+            parts = [self._minutes(first_day, last_day, now_us)]
+        else:
+            parts = [self._hours(first_day, min(last_day, today - 1))]
+            if last_day >= today:
+                parts.append(self._minutes(max(first_day, today), today, now_us))
+        bars = Columns.concat(parts)
+        return bars if minutes == 1 else aggregate.intraday(bars, minutes, ALWAYS_OPEN)
+
+    def _days(self, now_us: int) -> Columns:
+        """Return all days up to today's forming one."""
+        today = now_us // 1_000_000 // DAY_SECONDS
+        if not len(self._past_days) or self._past_days.time[-1] != (today - 1) * DAY_SECONDS:
+            past = self._chain.before(today * DAY_SECONDS)
+            self._past_days = aggregate.daily(past, ALWAYS_OPEN)
+        forming = aggregate.daily(self._minutes(today, today, now_us), ALWAYS_OPEN)
+        return Columns.concat([self._past_days, forming])
+
+    def _hours(self, first_day: int, last_day: int) -> Columns:
+        """Return the hours of some days, both ends inclusive, whatever the time is now."""
+        base = self._chain.between(first_day * DAY_SECONDS, (last_day + 1) * DAY_SECONDS)
+        if self._base_seconds == HOUR_SECONDS:
+            return base
+        return _subdivide(base, self._hour_key, self._base_seconds, HOUR_SECONDS)
+
+    def _minutes(self, first_day: int, last_day: int, now_us: int) -> Columns:
+        """Return the minutes of some days, both ends inclusive, cut at the slot of ``now_us``."""
+        today = now_us // 1_000_000 // DAY_SECONDS
+        last_day = min(last_day, today)
+        days = range(first_day, last_day + 1)
+        found = {day: self._minutes_of_day[day] for day in days if day in self._minutes_of_day}
+        missing = [day for day in days if day not in found]
+        for batch in _batches(missing, _BATCH_DAYS):
+            found.update(self._draw_days(batch))
+        self._remember(found)
+        bars = Columns.concat([found[day] for day in days])
+        return bars if last_day < today else self._cut(bars, now_us)
+
+    def _cut(self, bars: Columns, now_us: int) -> Columns:
+        """Return the minutes before the current one, then the current one as far as it elapsed."""
+        minute_time = now_us // 60_000_000 * MINUTE_SECONDS
+        index = bars.index_at(minute_time)
+        if index == len(bars):
+            return bars
+        current = bars[index : index + 1]
+        elapsed = now_us % 60_000_000 // SLOT_US + 1
+        prices = self._slot_prices(current)[:elapsed]
+        forming = Columns(
+            time=current.time,
+            open=prices[:1],
+            high=prices.max(keepdims=True),
+            low=prices.min(keepdims=True),
+            close=prices[-1:],
+            volume=current.volume * elapsed // SLOTS_PER_MINUTE,
+        )
+        return Columns.concat([bars[:index], forming])
+
+    def _slot_prices(self, minute: Columns) -> Ints:
+        """Return the prices of one complete minute's slots, in order."""
+        number = int(minute.time[0]) // MINUTE_SECONDS
+        if self._slots[0] != number:
+            keys = bridge.keys_at(self._slot_key, np.array([number], dtype=np.int64))
+            prices = (minute.open, minute.high, minute.low, minute.close)
+            self._slots = (number, bridge.paths(keys, prices, SLOTS_PER_MINUTE - 1)[0])
+        return self._slots[1]
+
+    def _remember(self, days: dict[int, Columns]) -> None:
+        for day, minutes in days.items():
+            self._minutes_of_day[day] = minutes
+            self._minutes_of_day.move_to_end(day)
+        while len(self._minutes_of_day) > _MINUTE_DAYS_CACHED:
+            self._minutes_of_day.popitem(last=False)
+
+    def _draw_days(self, days: Sequence[int]) -> dict[int, Columns]:
+        """Return the minutes of consecutive days, complete ones, whatever the time is now."""
+        hours = self._hours(days[0], days[-1])
+        minutes = _subdivide(hours, self._minute_key, HOUR_SECONDS, MINUTE_SECONDS)
+        edges = [minutes.index_at(day * DAY_SECONDS) for day in (*days, days[-1] + 1)]
+        return {
+            day: Columns(*(column.copy() for column in minutes[start:stop].arrays()))
+            for day, start, stop in zip(days, edges, edges[1:], strict=False)
+        }
+
+
+def _subdivide(bars: Columns, key: int, bar_seconds: int, part_seconds: int) -> Columns:
+    """Return the parts inside each bar: their prices and volumes add up exactly to the bar's."""
+    steps = bar_seconds // part_seconds
+    keys = bridge.keys_at(key, bars.time // bar_seconds)
+    prices = bridge.paths(keys, (bars.open, bars.high, bars.low, bars.close), steps)
+    opens, closes = prices[:, :-1], prices[:, 1:]
+    highs, lows = bars.high[:, None], bars.low[:, None]
+    wiggle = ((highs - lows) * 24 // (_WIGGLE_SHARE * steps) + 2).astype(np.uint64)
+    up = (bridge.draws(keys, steps, 2) % wiggle).astype(np.int64)
+    down = (bridge.draws(keys, steps, 3) % wiggle).astype(np.int64)
+    weights = (bridge.draws(keys, steps, 4) >> np.uint64(54)).astype(np.int64) + 64
+    volumes = bars.volume[:, None] * weights // weights.sum(axis=1, keepdims=True)
+    volumes[:, -1] += bars.volume - volumes.sum(axis=1)
+    offsets = np.arange(steps, dtype=np.int64) * part_seconds
+    return Columns(
+        time=(bars.time[:, None] + offsets).reshape(-1),
+        open=opens.reshape(-1),
+        high=np.minimum(np.maximum(opens, closes) + up, highs).reshape(-1),
+        low=np.maximum(np.minimum(opens, closes) - down, lows).reshape(-1),
+        close=closes.reshape(-1),
+        volume=volumes.reshape(-1),
+    )
+
+
+class _Chain:
+    """The source-sized bars of the demo market, grown on demand into the future."""
+
+    def __init__(
+        self,
+        instrument: Instrument,
+        series: StoredSeries,
+        splits: Sequence[Split],
+        base_seconds: int,
+        anchor_time: int,
+    ) -> None:
+        source = series.bars
+        self._source = source
+        self._base_seconds = base_seconds
+        self._factors = _split_factors(source.time, splits)
+        self.start_time = anchor_time - len(source) * base_seconds
+        self._bars = self._shifted(series, instrument)
+
+    def between(self, from_time: int, to_time: int) -> Columns:
+        """Return the bars that start in [from_time, to_time), none before the beginning."""
+        start = max(0, (from_time - self.start_time) // self._base_seconds)
+        stop = max(start, (to_time - self.start_time) // self._base_seconds)
+        self._grow(stop)
+        return self._bars[start:stop]
+
+    def before(self, time: int) -> Columns:
+        """Return all bars that start before ``time``."""
+        return self.between(self.start_time, time)
+
+    def close_before(self, time: int) -> int | None:
+        """Return the close of the bar that ends at ``time``; None at the beginning."""
+        bars = self.between(time - self._base_seconds, time)
+        return int(bars.close[0]) if len(bars) else None
+
+    def _shifted(self, series: StoredSeries, instrument: Instrument) -> Columns:
+        """Return the N source bars in demo ticks, joined, on consecutive days or hours."""
+        source, count = self._source, len(self._source)
+        multiplier = 10**instrument.price_decimals
+        divisor = 10**series.price_decimals * self._factors
+        opens, highs, lows, closes = (
+            np.maximum(_half_even(column * multiplier, divisor), PRICE_MIN_TICKS)
+            for column in (source.open, source.high, source.low, source.close)
+        )
+        opens = np.concatenate([opens[:1], closes[:-1]])
+        return Columns(
+            time=self.start_time + np.arange(count, dtype=np.int64) * self._base_seconds,
+            open=opens,
+            high=np.maximum(highs, np.maximum(opens, closes)),
+            low=np.minimum(lows, np.minimum(opens, closes)),
+            close=closes,
+            volume=source.volume * self._factors // 10**series.volume_decimals,
+        )
+
+    def _grow(self, count: int) -> None:
+        """Append continuation bars until there are ``count``."""
+        have = len(self._bars)
+        if count <= have:
+            return
+        # A few days ahead of the demand, so that appending stays rare as time goes by.
+        rows = []
+        close = int(self._bars.close[-1])
+        for index in range(have, count + 4 * DAY_SECONDS // self._base_seconds):
+            row = self._continuation(index, close)
+            close = row[4]
+            rows.append(row)
+        self._bars = Columns.concat([self._bars, Columns.of_rows(rows)])
+
+    def _continuation(self, index: int, close_before: int) -> tuple[int, ...]:
+        source, count = self._source, len(self._source)
+        position = 1 + (index - count) % (count - 1)
+        base = int(source.close[position - 1]) * int(self._factors[position])
+        scale = close_before * int(self._factors[position - 1])
+        high, low, close = (
+            max(_half_even_int(int(column[position]) * scale, base), PRICE_MIN_TICKS)
+            for column in (source.high, source.low, source.close)
+        )
+        return (
+            self.start_time + index * self._base_seconds,
+            close_before,
+            max(high, close_before, close),
+            min(low, close_before, close),
+            close,
+            int(self._bars.volume[position]),
+        )
+
+
+def _split_factors(time: Ints, splits: Sequence[Split]) -> Ints:
+    """Return by how much each bar's price is divided: the product of the splits after it."""
+    factors = np.ones_like(time)
+    for split in splits:
+        factors[time < split.time] *= split.ratio
+    return factors
+
+
+def _half_even(numerator: Ints, denominator: Ints) -> Ints:
+    quotient: Ints
+    quotient, rest = np.divmod(numerator, denominator)
+    up = (2 * rest > denominator) | ((2 * rest == denominator) & (quotient % 2 == 1))
+    rounded: Ints = quotient + up
+    return rounded
+
+
+def _half_even_int(numerator: int, denominator: int) -> int:
+    quotient, rest = divmod(numerator, denominator)
+    return quotient + (2 * rest > denominator or (2 * rest == denominator and quotient % 2 == 1))
+
+
+def _batches(days: Sequence[int], size: int) -> list[list[int]]:
+    """Return runs of consecutive days, each at most ``size`` long."""
+    runs: list[list[int]] = []
+    for day in days:
+        if runs and runs[-1][-1] == day - 1 and len(runs[-1]) < size:
+            runs[-1].append(day)
+        else:
+            runs.append([day])
+    return runs

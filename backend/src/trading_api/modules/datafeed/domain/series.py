@@ -1,0 +1,153 @@
+"""Stored history: a market that doesn't move any more (HIST)."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Protocol
+
+from trading_api.modules.datafeed.domain import aggregate
+from trading_api.modules.datafeed.domain.columns import Columns, Selection, Window, select
+from trading_api.modules.datafeed.domain.instrument import Instrument, Quote
+from trading_api.modules.datafeed.domain.resolution import Resolution, Unit
+from trading_api.modules.datafeed.errors import ResolutionUnsupportedError
+
+
+class Market(Protocol):
+    """Bars and prices of one instrument, whatever they are made of."""
+
+    instrument: Instrument
+
+    def resolutions(self) -> list[str]:
+        """Return the usual resolutions that it offers; any multiple of the finest works too."""
+        ...
+
+    def bars(self, resolution: Resolution, window: Window, now_us: int) -> Selection:
+        """Return what ``window`` holds, nothing of it later than ``now_us``.
+
+        Raises:
+            ResolutionUnsupportedError: finer than the data, or not a multiple of its step.
+        """
+        ...
+
+    def quote(self, now_us: int) -> Quote:
+        """Return the prices at ``now_us``."""
+        ...
+
+    def is_closed(self, to_time: int, now_us: int) -> bool:
+        """Return whether no bar that starts before ``to_time`` can change after ``now_us``."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class StoredSeries:
+    """One stored series: a package's file, an import.
+
+    Attributes:
+        id: its name, such as ``aapl-1d``.
+        resolution: what its bars are; one day, or some minutes.
+        price_decimals: decimals of its prices.
+        volume_decimals: decimals of its volumes.
+        bars: all of them.
+    """
+
+    id: str
+    resolution: Resolution
+    price_decimals: int
+    volume_decimals: int
+    bars: Columns
+
+
+@dataclass(frozen=True, slots=True)
+class SourcedSeries:
+    """A series with where it comes from.
+
+    Attributes:
+        series: the bars.
+        source: package and version that ship it.
+        source_sha256: digest of the source file, hexadecimal.
+        license: the source's licence, in words.
+    """
+
+    series: StoredSeries
+    source: str
+    source_sha256: str
+    license: str
+
+
+class HistoricalMarket:
+    """A stored series as an instrument, at every resolution from its own up."""
+
+    def __init__(self, instrument: Instrument, series: StoredSeries) -> None:
+        self.instrument = instrument
+        self._series = series
+        self._session = aggregate.parse_session(instrument.session, instrument.time_zone)
+        base = series.resolution
+        self._days = (
+            aggregate.daily(series.bars, self._session) if base.is_intraday else series.bars
+        )
+        self._at = lru_cache(maxsize=64)(self._build)
+        self._quote: Quote | None = None
+
+    def resolutions(self) -> list[str]:
+        """Return the usual resolutions that the series can give."""
+        base = self._series.resolution
+        minutes = [1, 3, 5, 15, 30, 45, 60, 120, 180, 240]
+        intraday = [str(m) for m in minutes if base.is_intraday and m % base.count == 0]
+        return [*intraday, "1D", "1W", "1M", "3M", "12M"]
+
+    def bars(self, resolution: Resolution, window: Window, now_us: int) -> Selection:
+        """Return what ``window`` holds; history has no future, so ``now_us`` only guards it."""
+        end = min(window.to_time, now_us // 1_000_000 + 1)
+        return select(self._at(resolution), Window(window.from_time, end, window.count_back))
+
+    def quote(self, now_us: int) -> Quote:
+        """Return the last bar as a quote: the close, with the spread that the series needs."""
+        if self._quote is None:
+            self._quote = self._last_bar_quote()
+        return self._quote
+
+    def is_closed(self, to_time: int, now_us: int) -> bool:
+        """Return True: stored history doesn't change."""
+        return True
+
+    def _build(self, resolution: Resolution) -> Columns:
+        base = self._series.resolution
+        if resolution.unit is not Unit.MINUTE:
+            return aggregate.from_days(
+                self._days, resolution, open_every_day=self.instrument.session == "24x7"
+            )
+        if not base.is_intraday or resolution.count % base.count:
+            raise unsupported_by(self.instrument, resolution, self.resolutions())
+        if resolution == base:
+            return self._series.bars
+        return aggregate.intraday(self._series.bars, resolution.count, self._session)
+
+    def _last_bar_quote(self) -> Quote:
+        last, day = self._series.bars[-1:], self._days[-1:]
+        close = int(last.close[0])
+        before = self._days[-2:-1]
+        at_us = int(last.time[0]) * 1_000_000
+        return Quote(
+            instrument=self.instrument,
+            bid=close - self.instrument.spread_ticks,
+            ask=close,
+            last=close,
+            sequence=at_us // 500_000,
+            at_us=at_us,
+            day_open=int(day.open[0]),
+            day_high=int(day.high[0]),
+            day_low=int(day.low[0]),
+            day_volume=int(day.volume[0]),
+            previous_close=int(before.close[0]) if len(before) else None,
+        )
+
+
+def unsupported_by(
+    instrument: Instrument, resolution: Resolution, offered: list[str]
+) -> ResolutionUnsupportedError:
+    """Return the error for a resolution that an instrument's data can't give."""
+    return ResolutionUnsupportedError(
+        f"{instrument.symbol} has no bars of {resolution}; it offers {', '.join(offered)}",
+        symbol=instrument.symbol,
+        resolution=str(resolution),
+        supported=offered,
+    )

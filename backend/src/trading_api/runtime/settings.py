@@ -77,8 +77,10 @@ class PlatformSettings(OwnedSettings):
         "auto", description="`auto`: json in production, readable otherwise"
     )
     jwt_issuer: str = Field("trading-api", description="`iss` of our access tokens")
-    peer_sockets: str = Field(
-        "", description="set by the manager: where each module listens, `name=socket` by comma"
+    peers: str = Field(
+        "",
+        description="where the other modules are, `name=http://host:port` by comma; "
+        "the manager's `run/peers.json` where absent",
     )
 
     @property

@@ -1,0 +1,274 @@
+"""A module's routes of one version: paths, handlers, who may call them, which errors they give.
+
+A route with ``hot`` is served by that handler instead of FastAPI's parameter solving, from a path
+table in front of the router as well as from the router; the endpoint's signature then only
+documents it, and a parity test holds the two to the same answers.
+"""
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
+
+from fastapi import FastAPI, Header
+from fastapi.routing import APIRoute
+from starlette.requests import Request
+from starlette.responses import Response
+
+from trading_api.kernel.errors import TradingError
+from trading_api.runtime.http.access import Access, authorize
+from trading_api.runtime.http.body import LIMIT_BYTES, StrictRequest, UnsupportedMediaTypeError
+from trading_api.runtime.http.problems import ErrorShape, Problem, status_of
+from trading_api.runtime.identity import Principal
+
+HotHandler = Callable[[Request, Principal | None], Awaitable[Response]]
+BodyKind = Literal["json", "form", "json_or_form", "any"]
+
+BODY_LIMIT_KEY = "trading.body_limit"
+ROUTE_KEY = "trading.route"
+
+
+IdempotencyKey = Annotated[
+    str | None,
+    Header(
+        alias="Idempotency-Key",
+        min_length=1,
+        max_length=255,
+        pattern=r"^[\x21-\x7e]+$",
+        description="repeat the request with the same key and body and get the first answer",
+    ),
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Declaration:
+    """One route as its module declares it.
+
+    Attributes:
+        method: GET, POST, PUT, PATCH or DELETE.
+        path: behind the router's prefix, with ``{parameters}``.
+        body: what content types it reads.
+        body_limit_bytes: largest body.
+        options: what FastAPI's ``add_api_route`` takes besides.
+    """
+
+    method: str
+    path: str
+    endpoint: Callable[..., Any]
+    access: Access
+    hot: HotHandler | None = None
+    errors: tuple[type[TradingError], ...] = ()
+    body: BodyKind = "json"
+    body_limit_bytes: int = LIMIT_BYTES
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+class ModuleRouter:
+    """Collects a module's route declarations; the process turns them into routes.
+
+    Args:
+        tags: OpenAPI tags of all its routes.
+        error_shape: how errors under this router look; problem+json where None.
+    """
+
+    def __init__(self, *, tags: Sequence[str] = (), error_shape: ErrorShape | None = None) -> None:
+        self.tags = list(tags)
+        self.declarations: list[Declaration] = []
+        self.error_shapes: dict[str, ErrorShape] = {"": error_shape} if error_shape else {}
+
+    def route(
+        self,
+        method: str,
+        path: str,
+        *,
+        access: Access,
+        hot: HotHandler | None = None,
+        errors: Sequence[type[TradingError]] = (),
+        body: BodyKind = "json",
+        body_limit_bytes: int = LIMIT_BYTES,
+        **options: Any,
+    ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+        """Declare a route; ``options`` go to FastAPI (response_model, status_code, summary…)."""
+
+        def declare(endpoint: Callable[..., Any]) -> Callable[..., Any]:
+            declaration = Declaration(
+                method, path, endpoint, access, hot, tuple(errors), body, body_limit_bytes, options
+            )
+            self.declarations.append(declaration)
+            return endpoint
+
+        return declare
+
+    def get(self, path: str, *, access: Access, **options: Any) -> Any:
+        """Declare a GET route; see ``route``."""
+        return self.route("GET", path, access=access, **options)
+
+    def post(self, path: str, *, access: Access, **options: Any) -> Any:
+        """Declare a POST route; see ``route``."""
+        return self.route("POST", path, access=access, **options)
+
+    def put(self, path: str, *, access: Access, **options: Any) -> Any:
+        """Declare a PUT route; see ``route``."""
+        return self.route("PUT", path, access=access, **options)
+
+    def patch(self, path: str, *, access: Access, **options: Any) -> Any:
+        """Declare a PATCH route; see ``route``."""
+        return self.route("PATCH", path, access=access, **options)
+
+    def delete(self, path: str, *, access: Access, **options: Any) -> Any:
+        """Declare a DELETE route; see ``route``."""
+        return self.route("DELETE", path, access=access, **options)
+
+    def include(self, router: "ModuleRouter", *, prefix: str) -> None:
+        """Take over another router's routes under a prefix, its error shape with them."""
+        for each in router.declarations:
+            options = {"tags": router.tags, **each.options}
+            self.route(
+                each.method,
+                prefix + each.path,
+                access=each.access,
+                hot=each.hot,
+                errors=each.errors,
+                body=each.body,
+                body_limit_bytes=each.body_limit_bytes,
+                **options,
+            )(each.endpoint)
+        for inner, shape in router.error_shapes.items():
+            self.error_shapes[prefix + inner] = shape
+
+
+Handler = Callable[[Request], Awaitable[Response]]
+
+
+def handler_of(declaration: Declaration, template: str, inner: Handler | None) -> Handler:
+    """Put access and strict parsing in front of a route's handler.
+
+    Args:
+        template: the absolute path with parameters, as metrics name it.
+        inner: FastAPI's own handler; not used where the declaration is hot.
+    """
+    hot, access = declaration.hot, declaration.access
+    reads_body = declaration.method in ("POST", "PUT", "PATCH", "DELETE")
+
+    async def handle(request: Request) -> Response:
+        request.scope[ROUTE_KEY] = template
+        request.scope[BODY_LIMIT_KEY] = declaration.body_limit_bytes
+        principal = await authorize(request, access)
+        strict = StrictRequest(request.scope, request.receive)
+        if reads_body:
+            await _read_body(strict, declaration)
+        if hot is not None:
+            return await hot(strict, principal)
+        assert inner is not None
+        return await inner(strict)
+
+    return handle
+
+
+def add_routes(
+    app: FastAPI, router: ModuleRouter, *, prefix: str
+) -> dict[tuple[str, str], Handler]:
+    """Add a router's routes to an app under a prefix; return the hot ones by method and path."""
+    hot: dict[tuple[str, str], Handler] = {}
+    for declaration in router.declarations:
+        template = prefix + declaration.path
+        handlers: list[Handler] = []
+        route_class = _route_class(declaration, template, handlers)
+        options = {"tags": router.tags, **declaration.options}
+        responses = {**_responses(declaration), **options.pop("responses", {})}
+        extra = {**_security(declaration.access), **options.pop("openapi_extra", {})}
+        app.router.add_api_route(
+            template or "/",
+            declaration.endpoint,
+            methods=[declaration.method],
+            route_class_override=route_class,
+            responses=responses,
+            openapi_extra=extra,
+            **options,
+        )
+        if declaration.hot is not None:
+            hot[declaration.method, template] = handlers[0]
+    return hot
+
+
+def _route_class(
+    declaration: Declaration, template: str, handlers: list[Handler]
+) -> type[APIRoute]:
+    class DeclaredRoute(APIRoute):
+        def get_route_handler(self) -> Any:
+            inner = None if declaration.hot is not None else super().get_route_handler()
+            handle = handler_of(declaration, template, inner)
+            handlers.append(handle)
+            return handle
+
+    return DeclaredRoute
+
+
+async def _read_body(request: StrictRequest, declaration: Declaration) -> None:
+    encoding = request.headers.get("content-encoding", "identity")
+    if encoding.lower() != "identity":
+        raise UnsupportedMediaTypeError("send the body without Content-Encoding")
+    if declaration.body == "any":
+        return
+    content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    is_json = content_type == "application/json" or content_type.endswith("+json")
+    is_form = content_type in ("application/x-www-form-urlencoded", "multipart/form-data")
+    if declaration.body in ("json", "json_or_form") and is_json:
+        await request.load_json()
+        return
+    if declaration.body in ("form", "json_or_form") and is_form:
+        return
+    if await request.body():
+        raise UnsupportedMediaTypeError(
+            f"send the body as {_CONTENT_TYPES[declaration.body]}, not {content_type!r:.80}"
+        )
+
+
+_CONTENT_TYPES = {
+    "json": "application/json",
+    "form": "application/x-www-form-urlencoded",
+    "json_or_form": "application/json or application/x-www-form-urlencoded",
+}
+
+
+def _security(access: Access) -> dict[str, Any]:
+    if access.kind == "public":
+        return {"security": []}
+    if access.kind == "internal":
+        return {"security": [{"service": []}]}
+    needed = [access.needed_scope] if access.needed_scope else sorted(access.one_of_roles)
+    return {
+        "security": [{"bearer": needed}, {"cookie": needed}, {"apiKey": needed}],
+        **({"x-scope": access.needed_scope} if access.needed_scope else {}),
+        **({"x-roles": sorted(access.one_of_roles)} if access.one_of_roles else {}),
+    }
+
+
+def _responses(declaration: Declaration) -> dict[int | str, dict[str, Any]]:
+    codes: dict[int, list[str]] = {400: [], 422: [], 503: []}
+    if declaration.access.kind != "public":
+        codes |= {401: [], 403: []}
+    if declaration.method in ("POST", "PUT", "PATCH"):
+        codes |= {413: [], 415: []}
+    for error in declaration.errors:
+        codes.setdefault(status_of(error), []).append(error.code)
+    return {
+        status: {
+            "model": Problem,
+            "description": ", ".join(f"`{code}`" for code in named) or _DESCRIPTIONS[status],
+        }
+        for status, named in sorted(codes.items())
+    }
+
+
+_DESCRIPTIONS = {
+    400: "The request can't be read",
+    401: "Nobody we can trust is asking",
+    403: "Known, but not allowed",
+    404: "Not there, or not yours",
+    409: "The state or a rule doesn't allow it",
+    413: "The body is too large",
+    415: "The body's type isn't read here",
+    422: "A field breaks a rule",
+    429: "Too many requests",
+    503: "Not available right now",
+}

@@ -1,0 +1,214 @@
+"""Rows ⇄ market data. No commit, no rule."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import sqlalchemy as sa
+
+from trading_api.modules.datafeed import tables
+from trading_api.modules.datafeed.domain.columns import Columns
+from trading_api.modules.datafeed.domain.demo import Split
+from trading_api.modules.datafeed.domain.instrument import AssetClass, Exchange, Instrument
+from trading_api.modules.datafeed.domain.resolution import parse_resolution
+from trading_api.modules.datafeed.domain.series import SourcedSeries, StoredSeries
+from trading_api.runtime.database import Transaction
+
+_MICROSECONDS = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class DemoAnchor:
+    """What fixes the demo market for ever.
+
+    Attributes:
+        anchor_time: 00:00 UTC of the anchor day, seconds.
+        seed: text that the simulated paths depend on.
+    """
+
+    anchor_time: int
+    seed: str
+
+
+@dataclass(frozen=True, slots=True)
+class MarketData:
+    """Everything stored, as one snapshot saw it.
+
+    Attributes:
+        instruments: in the order they were listed.
+        series: by id.
+        splits: by series id, ascending.
+        anchor: None before the first seed.
+    """
+
+    instruments: list[Instrument]
+    series: dict[str, StoredSeries]
+    splits: dict[str, list[Split]]
+    anchor: DemoAnchor | None
+
+
+class MarketRepository:
+    """Queries of this module."""
+
+    async def load(self, transaction: Transaction) -> MarketData:
+        """Return everything stored; costs some milliseconds, done once at start."""
+        chunks = await transaction.all(
+            sa.select(tables.bar_chunks).order_by(
+                tables.bar_chunks.c.series_id, tables.bar_chunks.c.position
+            )
+        )
+        bars: dict[str, list[Columns]] = {}
+        for chunk in chunks:
+            bars.setdefault(chunk.series_id, []).append(_decode(chunk.columns, chunk.bar_count))
+        series = {
+            row.id: StoredSeries(
+                id=row.id,
+                resolution=parse_resolution(row.resolution),
+                price_decimals=row.price_decimals,
+                volume_decimals=row.volume_decimals,
+                bars=Columns.concat(bars[row.id]),
+            )
+            for row in await transaction.all(sa.select(tables.series))
+        }
+        splits: dict[str, list[Split]] = {}
+        for row in await transaction.all(sa.select(tables.splits).order_by(tables.splits.c.at_us)):
+            splits.setdefault(row.series_id, []).append(
+                Split(row.at_us // _MICROSECONDS, row.ratio)
+            )
+        rows = await transaction.all(
+            sa.select(tables.instruments).order_by(
+                tables.instruments.c.position, tables.instruments.c.ticker
+            )
+        )
+        return MarketData(
+            instruments=[_instrument(row) for row in rows],
+            series=series,
+            splits=splits,
+            anchor=await self.find_anchor(transaction),
+        )
+
+    async def find_anchor(self, transaction: Transaction) -> DemoAnchor | None:
+        """Return the demo market's anchor; None before the first seed."""
+        row = await transaction.first(sa.select(tables.demo_market))
+        if row is None:
+            return None
+        return DemoAnchor(row.anchor_at_us // _MICROSECONDS, row.seed)
+
+    async def save_anchor(
+        self, transaction: Transaction, anchor: DemoAnchor, *, now_us: int
+    ) -> None:
+        """Insert the anchor; the primary key refuses a second one."""
+        await transaction.execute(
+            tables.demo_market.insert(),
+            {
+                "id": 1,
+                "anchor_at_us": anchor.anchor_time * _MICROSECONDS,
+                "seed": anchor.seed,
+                "seeded_at_us": now_us,
+            },
+        )
+
+    async def has_series(self, transaction: Transaction, series: SourcedSeries) -> bool:
+        """Return whether exactly this version of the series is stored."""
+        found = await transaction.first(
+            sa.select(tables.series.c.source_sha256, tables.series.c.bar_count).where(
+                tables.series.c.id == series.series.id
+            )
+        )
+        expected = (series.source_sha256, len(series.series.bars))
+        return found is not None and tuple(found) == expected
+
+    async def save_series(
+        self,
+        transaction: Transaction,
+        series: SourcedSeries,
+        splits: tuple[Split, ...],
+        *,
+        now_us: int,
+    ) -> None:
+        """Store a series, its splits and all of its bars, in place of an older version."""
+        stored = series.series
+        values = {
+            "resolution": str(stored.resolution),
+            "price_decimals": stored.price_decimals,
+            "volume_decimals": stored.volume_decimals,
+            "bar_count": len(stored.bars),
+            "source": series.source,
+            "source_sha256": series.source_sha256,
+            "license": series.license,
+            "loaded_at_us": now_us,
+        }
+        updated = await transaction.execute(
+            tables.series.update().where(tables.series.c.id == stored.id).values(values)
+        )
+        if not updated.rowcount:
+            await transaction.execute(tables.series.insert(), {"id": stored.id, **values})
+        for table in (tables.bar_chunks, tables.splits):
+            await transaction.execute(table.delete().where(table.c.series_id == stored.id))
+        await transaction.execute(tables.bar_chunks.insert(), _chunks(stored))
+        if splits:
+            await transaction.execute(
+                tables.splits.insert(),
+                [
+                    {
+                        "series_id": stored.id,
+                        "at_us": split.time * _MICROSECONDS,
+                        "ratio": split.ratio,
+                    }
+                    for split in splits
+                ],
+            )
+
+    async def add_instruments(
+        self, transaction: Transaction, instruments: list[Instrument]
+    ) -> int:
+        """Insert the instruments that aren't there yet; return how many were new."""
+        rows = await transaction.all(
+            sa.select(tables.instruments.c.exchange, tables.instruments.c.ticker)
+        )
+        known = {tuple(row) for row in rows}
+        new = [
+            _row(instrument, position)
+            for position, instrument in enumerate(instruments)
+            if (str(instrument.exchange), instrument.ticker) not in known
+        ]
+        if new:
+            await transaction.execute(tables.instruments.insert(), new)
+        return len(new)
+
+
+def _chunks(series: StoredSeries) -> list[dict[str, object]]:
+    chunks: list[dict[str, object]] = []
+    for start in range(0, len(series.bars), tables.BARS_PER_CHUNK):
+        bars = series.bars[start : start + tables.BARS_PER_CHUNK]
+        chunks.append(
+            {
+                "series_id": series.id,
+                "position": start // tables.BARS_PER_CHUNK,
+                "bar_count": len(bars),
+                "first_at_us": int(bars.time[0]) * _MICROSECONDS,
+                "last_at_us": int(bars.time[-1]) * _MICROSECONDS,
+                "columns": b"".join(column.astype("<i8").tobytes() for column in bars.arrays()),
+            }
+        )
+    return chunks
+
+
+def _decode(data: bytes, count: int) -> Columns:
+    return Columns(*np.frombuffer(data, dtype="<i8").reshape(6, count).astype(np.int64))
+
+
+def _instrument(row: "sa.Row[tuple[object, ...]]") -> Instrument:
+    values = dict(row._mapping)
+    del values["position"]
+    values["exchange"] = Exchange(values["exchange"])
+    values["asset_class"] = AssetClass(values["asset_class"])
+    return Instrument(**values)
+
+
+def _row(instrument: Instrument, position: int) -> dict[str, object]:
+    names = (name for name in tables.instruments.c.keys() if name != "position")
+    return {name: getattr(instrument, name) for name in names} | {
+        "exchange": str(instrument.exchange),
+        "asset_class": str(instrument.asset_class),
+        "position": position,
+    }

@@ -1,0 +1,89 @@
+"""Tables of datafeed. Bars are kept as blobs of columns; the database is their truth, memory the
+place they are served from.
+"""
+
+import sqlalchemy as sa
+
+from trading_api.runtime.database import Id, Instant, leases, module_metadata
+
+metadata = module_metadata("datafeed")
+
+BARS_PER_CHUNK = 4_096
+"""Big enough that a chunk's overhead vanishes, small enough to replace one for a late correction."""
+
+series = sa.Table(
+    "series",
+    metadata,
+    sa.Column("id", Id, primary_key=True),
+    sa.Column("resolution", sa.Text, nullable=False),
+    sa.Column("price_decimals", sa.Integer, nullable=False),
+    sa.Column("volume_decimals", sa.Integer, nullable=False),
+    sa.Column("bar_count", sa.Integer, nullable=False),
+    sa.Column("source", sa.Text, nullable=False),
+    sa.Column("source_sha256", sa.Text, nullable=False),
+    sa.Column("license", sa.Text, nullable=False),
+    sa.Column("loaded_at_us", Instant, nullable=False),
+    sa.CheckConstraint("bar_count > 0", name="bar_count_positive"),
+)
+
+bar_chunks = sa.Table(
+    "bar_chunks",
+    metadata,
+    sa.Column("series_id", Id, sa.ForeignKey(series.c.id), primary_key=True),
+    sa.Column("position", sa.Integer, primary_key=True),
+    sa.Column("bar_count", sa.Integer, nullable=False),
+    sa.Column("first_at_us", Instant, nullable=False),
+    sa.Column("last_at_us", Instant, nullable=False),
+    # Six little-endian int64 columns one after another: time in seconds, open, high, low, close
+    # in 10^-price_decimals, volume in 10^-volume_decimals.
+    sa.Column("columns", sa.LargeBinary, nullable=False),
+    sa.CheckConstraint("bar_count > 0", name="bar_count_positive"),
+)
+
+instruments = sa.Table(
+    "instruments",
+    metadata,
+    sa.Column("exchange", sa.Text, primary_key=True),
+    sa.Column("ticker", sa.Text, primary_key=True),
+    sa.Column("description", sa.Text, nullable=False),
+    sa.Column("asset_class", sa.Text, nullable=False),
+    sa.Column("base_currency", sa.Text),
+    sa.Column("quote_currency", sa.Text, nullable=False),
+    sa.Column("price_decimals", sa.Integer, nullable=False),
+    sa.Column("volume_decimals", sa.Integer, nullable=False),
+    sa.Column("spread_ticks", sa.Integer, nullable=False),
+    sa.Column("ask_is_last", sa.Boolean, nullable=False),
+    sa.Column("quantity_step", sa.BigInteger, nullable=False),
+    sa.Column("quantity_max", sa.BigInteger, nullable=False),
+    sa.Column("lot_size", sa.BigInteger, nullable=False),
+    sa.Column("session", sa.Text, nullable=False),
+    sa.Column("time_zone", sa.Text, nullable=False),
+    sa.Column("series_id", Id, sa.ForeignKey(series.c.id), nullable=False),
+    sa.Column("tradable", sa.Boolean, nullable=False),
+    sa.Column("position", sa.Integer, nullable=False),
+    sa.CheckConstraint("price_decimals BETWEEN 0 AND 10", name="price_decimals_range"),
+    sa.CheckConstraint("spread_ticks >= 0", name="spread_not_negative"),
+    sa.CheckConstraint("quantity_step > 0", name="quantity_step_positive"),
+)
+
+splits = sa.Table(
+    "splits",
+    metadata,
+    sa.Column("series_id", Id, sa.ForeignKey(series.c.id), primary_key=True),
+    sa.Column("at_us", Instant, primary_key=True),
+    sa.Column("ratio", sa.Integer, nullable=False),
+    sa.CheckConstraint("ratio > 1", name="ratio_above_one"),
+)
+
+demo_market = sa.Table(
+    "demo_market",
+    metadata,
+    # One row for ever: the anchor never moves, or every chart's past would change.
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("anchor_at_us", Instant, nullable=False),
+    sa.Column("seed", sa.Text, nullable=False),
+    sa.Column("seeded_at_us", Instant, nullable=False),
+    sa.CheckConstraint("id = 1", name="one_row"),
+)
+
+lease_rows = leases.table(metadata)

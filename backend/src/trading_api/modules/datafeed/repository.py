@@ -1,6 +1,6 @@
 """Rows ⇄ market data. No commit, no rule."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import sqlalchemy as sa
@@ -158,9 +158,7 @@ class MarketRepository:
                 ],
             )
 
-    async def add_instruments(
-        self, transaction: Transaction, instruments: list[Instrument]
-    ) -> int:
+    async def add_instruments(self, transaction: Transaction, instruments: list[Instrument]) -> int:
         """Insert the instruments that aren't there yet; return how many were new."""
         rows = await transaction.all(
             sa.select(tables.instruments.c.exchange, tables.instruments.c.ticker)
@@ -206,8 +204,7 @@ def _instrument(row: "sa.Row[tuple[object, ...]]") -> Instrument:
 
 
 def _row(instrument: Instrument, position: int) -> dict[str, object]:
-    names = (name for name in tables.instruments.c.keys() if name != "position")
-    return {name: getattr(instrument, name) for name in names} | {
+    return asdict(instrument) | {
         "exchange": str(instrument.exchange),
         "asset_class": str(instrument.asset_class),
         "position": position,

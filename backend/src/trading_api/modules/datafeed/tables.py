@@ -1,5 +1,7 @@
-"""Tables of datafeed. Bars are kept as blobs of columns; the database is their truth, memory the
-place they are served from.
+"""Tables of datafeed.
+
+Bars are kept as blobs of columns; the database is their truth, memory the place they are served
+from.
 """
 
 import sqlalchemy as sa
@@ -9,7 +11,7 @@ from trading_api.runtime.database import Id, Instant, leases, module_metadata
 metadata = module_metadata("datafeed")
 
 BARS_PER_CHUNK = 4_096
-"""Big enough that a chunk's overhead vanishes, small enough to replace one for a late correction."""
+"""Big enough that a chunk's overhead vanishes, small enough to replace for a correction."""
 
 series = sa.Table(
     "series",

@@ -7,7 +7,7 @@ documents it, and a parity test holds the two to the same answers.
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from fastapi import FastAPI, Header
 from fastapi.routing import APIRoute
@@ -20,6 +20,7 @@ from trading_api.runtime.http.body import LIMIT_BYTES, StrictRequest, Unsupporte
 from trading_api.runtime.http.problems import ErrorShape, Problem, status_of
 from trading_api.runtime.identity import Principal
 
+F = TypeVar("F", bound=Callable[..., Any])
 HotHandler = Callable[[Request, Principal | None], Awaitable[Response]]
 BodyKind = Literal["json", "form", "json_or_form", "any"]
 
@@ -86,10 +87,10 @@ class ModuleRouter:
         body: BodyKind = "json",
         body_limit_bytes: int = LIMIT_BYTES,
         **options: Any,
-    ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    ) -> Callable[[F], F]:
         """Declare a route; ``options`` go to FastAPI (response_model, status_code, summary…)."""
 
-        def declare(endpoint: Callable[..., Any]) -> Callable[..., Any]:
+        def declare(endpoint: F) -> F:
             declaration = Declaration(
                 method, path, endpoint, access, hot, tuple(errors), body, body_limit_bytes, options
             )
@@ -98,23 +99,23 @@ class ModuleRouter:
 
         return declare
 
-    def get(self, path: str, *, access: Access, **options: Any) -> Any:
+    def get(self, path: str, *, access: Access, **options: Any) -> Callable[[F], F]:
         """Declare a GET route; see ``route``."""
         return self.route("GET", path, access=access, **options)
 
-    def post(self, path: str, *, access: Access, **options: Any) -> Any:
+    def post(self, path: str, *, access: Access, **options: Any) -> Callable[[F], F]:
         """Declare a POST route; see ``route``."""
         return self.route("POST", path, access=access, **options)
 
-    def put(self, path: str, *, access: Access, **options: Any) -> Any:
+    def put(self, path: str, *, access: Access, **options: Any) -> Callable[[F], F]:
         """Declare a PUT route; see ``route``."""
         return self.route("PUT", path, access=access, **options)
 
-    def patch(self, path: str, *, access: Access, **options: Any) -> Any:
+    def patch(self, path: str, *, access: Access, **options: Any) -> Callable[[F], F]:
         """Declare a PATCH route; see ``route``."""
         return self.route("PATCH", path, access=access, **options)
 
-    def delete(self, path: str, *, access: Access, **options: Any) -> Any:
+    def delete(self, path: str, *, access: Access, **options: Any) -> Callable[[F], F]:
         """Declare a DELETE route; see ``route``."""
         return self.route("DELETE", path, access=access, **options)
 

@@ -1,0 +1,1 @@
+"""Builders, clocks, servers and fixtures for tests; no program imports it."""

@@ -23,61 +23,61 @@ _FOLDER = "trading_api.modules.datafeed"
 _LICENSES = {"bokeh-sampledata": "public domain", "gym-anytrading": "MIT"}
 
 
-def series_ids() -> list[str]:
-    """Return the names of the bundled series, in a fixed order."""
-    return ["aapl-1d", "ibm-1d", "msft-1d", "goog-1d", "fb-1d", "eurusd-60"]
+class BundledHistory:
+    """The history that is part of the program; a ``HistorySource``."""
 
+    def series_ids(self) -> list[str]:
+        """Return the names of the bundled series, in a fixed order."""
+        return ["aapl-1d", "ibm-1d", "msft-1d", "goog-1d", "fb-1d", "eurusd-60"]
 
-def load_series(series_id: str) -> SourcedSeries:
-    """Read one bundled series.
+    def load_series(self, series_id: str) -> SourcedSeries:
+        """Read one bundled series.
 
-    Raises:
-        ValueError: the file is damaged: its count doesn't match its header.
-    """
-    path = resources.files(_FOLDER) / "data" / f"{series_id}.bars.xz"
-    head, *lines = lzma.decompress(path.read_bytes()).decode().split("\n")
-    header = json.loads(head)
-    columns = [np.cumsum(np.array(line.split(" "), dtype=np.int64)) for line in lines]
-    if len(columns) != 6 or any(len(column) != header["count"] for column in columns):
-        raise ValueError(f"{series_id}: the bundled file is damaged")
-    return SourcedSeries(
-        series=StoredSeries(
-            id=series_id,
-            resolution=parse_resolution(header["resolution"]),
-            price_decimals=header["price_decimals"],
-            volume_decimals=header["volume_decimals"],
-            bars=Columns(*columns),
-        ),
-        source=header["source"],
-        source_sha256=header["source_sha256"],
-        license=_LICENSES[header["source"].split(" ")[0]],
-    )
+        Raises:
+            ValueError: the file is damaged: its count doesn't match its header.
+        """
+        path = resources.files(_FOLDER) / "data" / f"{series_id}.bars.xz"
+        head, *lines = lzma.decompress(path.read_bytes()).decode().split("\n")
+        header = json.loads(head)
+        columns = [np.cumsum(np.array(line.split(" "), dtype=np.int64)) for line in lines]
+        if len(columns) != 6 or any(len(column) != header["count"] for column in columns):
+            raise ValueError(f"{series_id}: the bundled file is damaged")
+        return SourcedSeries(
+            series=StoredSeries(
+                id=series_id,
+                resolution=parse_resolution(header["resolution"]),
+                price_decimals=header["price_decimals"],
+                volume_decimals=header["volume_decimals"],
+                bars=Columns(*columns),
+            ),
+            source=header["source"],
+            source_sha256=header["source_sha256"],
+            license=_LICENSES[header["source"].split(" ")[0]],
+        )
 
+    def splits_of(self, series_id: str) -> tuple[Split, ...]:
+        """Return the stock splits inside a series, ascending; from a table, never detected.
 
-def splits_of(series_id: str) -> tuple[Split, ...]:
-    """Return the stock splits inside a series, ascending; from a table, never detected.
+        AAPL fell by half on 2000-09-29 without one, so a rule that looks at prices would be wrong.
+        """
+        return _SPLITS.get(series_id, ())
 
-    AAPL fell by half on 2000-09-29 without one, so a rule that looks at prices would be wrong.
-    """
-    return _SPLITS.get(series_id, ())
-
-
-def instruments() -> Iterator[Instrument]:
-    """Yield the instruments of both exchanges."""
-    yield from (
-        _stock("AAPL", "AAPL", "Apple Inc.", "aapl-1d"),
-        _stock("GOOGL", "GOOG", "Alphabet Inc.", "goog-1d"),
-        _stock("MSFT", "MSFT", "Microsoft Corporation", "msft-1d"),
-        _stock("IBM", "IBM", "International Business Machines", "ibm-1d"),
-        _stock("META", "FB", "Meta Platforms, Inc.", "fb-1d"),
-        _DEMO_EURUSD,
-        _history("AAPL", "Apple Inc., daily 2000-2013", "aapl-1d"),
-        _history("GOOG", "Google Inc., daily 2004-2013", "goog-1d"),
-        _history("MSFT", "Microsoft Corporation, daily 2000-2013", "msft-1d"),
-        _history("IBM", "International Business Machines, daily 2000-2013", "ibm-1d"),
-        _history("FB", "Facebook, Inc., daily 2012-2013", "fb-1d"),
-        _HIST_EURUSD,
-    )
+    def instruments(self) -> Iterator[Instrument]:
+        """Yield the instruments of both exchanges."""
+        yield from (
+            _stock("AAPL", "AAPL", "Apple Inc.", "aapl-1d"),
+            _stock("GOOGL", "GOOG", "Alphabet Inc.", "goog-1d"),
+            _stock("MSFT", "MSFT", "Microsoft Corporation", "msft-1d"),
+            _stock("IBM", "IBM", "International Business Machines", "ibm-1d"),
+            _stock("META", "FB", "Meta Platforms, Inc.", "fb-1d"),
+            _DEMO_EURUSD,
+            _history("AAPL", "Apple Inc., daily 2000-2013", "aapl-1d"),
+            _history("GOOG", "Google Inc., daily 2004-2013", "goog-1d"),
+            _history("MSFT", "Microsoft Corporation, daily 2000-2013", "msft-1d"),
+            _history("IBM", "International Business Machines, daily 2000-2013", "ibm-1d"),
+            _history("FB", "Facebook, Inc., daily 2012-2013", "fb-1d"),
+            _HIST_EURUSD,
+        )
 
 
 def _stock(ticker: str, source: str, name: str, series_id: str) -> Instrument:

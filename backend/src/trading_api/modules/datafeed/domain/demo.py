@@ -93,7 +93,7 @@ class DemoMarket:
         seed: str,
     ) -> None:
         assert anchor_time % DAY_SECONDS == 0, "the anchor is the beginning of a UTC day"
-        self.instrument = instrument
+        self._instrument = instrument
         base = series.resolution
         self._base_seconds = base.count * 60 if base.is_intraday else DAY_SECONDS
         self._chain = _Chain(instrument, series, splits, self._base_seconds, anchor_time)
@@ -106,13 +106,19 @@ class DemoMarket:
         self._slots: tuple[int, Ints] = (-1, np.empty(0, dtype=np.int64))
         self._quote: Quote | None = None
 
+    @property
+    def instrument(self) -> Instrument:
+        """Whose market this is."""
+        return self._instrument
+
     def resolutions(self) -> list[str]:
         """Return the usual resolutions; any number of minutes, days, weeks, months works too."""
         return [*RESOLUTIONS, "12M"]
 
-    def is_closed(self, to_time: int, now_us: int) -> bool:
-        """Return whether every bar of any intraday resolution before ``to_time`` is final."""
-        return to_time <= now_us // 1_000_000 // DAY_SECONDS * DAY_SECONDS
+    def is_closed(self, resolution: Resolution, to_time: int, now_us: int) -> bool:
+        """Return whether every bar that starts before ``to_time`` is surely final."""
+        today = now_us // 1_000_000 // DAY_SECONDS * DAY_SECONDS
+        return to_time <= (today if resolution.is_intraday else today - 366 * DAY_SECONDS)
 
     def bars(self, resolution: Resolution, window: Window, now_us: int) -> Selection:
         """Return what ``window`` holds; the last bar may be forming, none is later than now."""
@@ -137,10 +143,10 @@ class DemoMarket:
         at_us = slot * SLOT_US
         day = at_us // 1_000_000 // DAY_SECONDS
         today = aggregate.daily(self._minutes(day, day, at_us), ALWAYS_OPEN)
-        last, spread = int(today.close[0]), self.instrument.spread_ticks
-        ask = last if self.instrument.ask_is_last else last + spread // 2
+        last, spread = int(today.close[0]), self._instrument.spread_ticks
+        ask = last if self._instrument.ask_is_last else last + spread // 2
         return Quote(
-            instrument=self.instrument,
+            instrument=self._instrument,
             bid=ask - spread,
             ask=ask,
             last=last,

@@ -14,7 +14,10 @@ from trading_api.modules.datafeed.errors import ResolutionUnsupportedError
 class Market(Protocol):
     """Bars and prices of one instrument, whatever they are made of."""
 
-    instrument: Instrument
+    @property
+    def instrument(self) -> Instrument:
+        """Whose market this is."""
+        ...
 
     def resolutions(self) -> list[str]:
         """Return the usual resolutions that it offers; any multiple of the finest works too."""
@@ -32,7 +35,7 @@ class Market(Protocol):
         """Return the prices at ``now_us``."""
         ...
 
-    def is_closed(self, to_time: int, now_us: int) -> bool:
+    def is_closed(self, resolution: Resolution, to_time: int, now_us: int) -> bool:
         """Return whether no bar that starts before ``to_time`` can change after ``now_us``."""
         ...
 
@@ -77,7 +80,7 @@ class HistoricalMarket:
     """A stored series as an instrument, at every resolution from its own up."""
 
     def __init__(self, instrument: Instrument, series: StoredSeries) -> None:
-        self.instrument = instrument
+        self._instrument = instrument
         self._series = series
         self._session = aggregate.parse_session(instrument.session, instrument.time_zone)
         base = series.resolution
@@ -86,6 +89,11 @@ class HistoricalMarket:
         )
         self._at = lru_cache(maxsize=64)(self._build)
         self._quote: Quote | None = None
+
+    @property
+    def instrument(self) -> Instrument:
+        """Whose market this is."""
+        return self._instrument
 
     def resolutions(self) -> list[str]:
         """Return the usual resolutions that the series can give."""
@@ -105,7 +113,7 @@ class HistoricalMarket:
             self._quote = self._last_bar_quote()
         return self._quote
 
-    def is_closed(self, to_time: int, now_us: int) -> bool:
+    def is_closed(self, resolution: Resolution, to_time: int, now_us: int) -> bool:
         """Return True: stored history doesn't change."""
         return True
 

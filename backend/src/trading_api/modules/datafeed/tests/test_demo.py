@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trading_api.modules.datafeed.adapters import bundled
+from trading_api.modules.datafeed.adapters.bundled import BundledHistory
 from trading_api.modules.datafeed.domain import aggregate, bridge
 from trading_api.modules.datafeed.domain.aggregate import ALWAYS_OPEN
 from trading_api.modules.datafeed.domain.columns import BARS_MAX, Columns, Window
@@ -23,6 +23,7 @@ from trading_api.modules.datafeed.tests.builders import (
     seconds,
 )
 
+bundled = BundledHistory()
 DAY = 86_400
 FOREVER = 2**40
 INTRADAY = ["1", "3", "5", "7", "15", "45", "60", "90", "240", "1440"]

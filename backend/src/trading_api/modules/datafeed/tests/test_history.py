@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trading_api.modules.datafeed.adapters import bundled
+from trading_api.modules.datafeed.adapters.bundled import BundledHistory
 from trading_api.modules.datafeed.domain.columns import BARS_MAX, Columns, Window, select
 from trading_api.modules.datafeed.domain.resolution import parse_resolution
 from trading_api.modules.datafeed.domain.series import HistoricalMarket
@@ -23,6 +23,7 @@ from trading_api.modules.datafeed.tests.builders import (
     seconds,
 )
 
+bundled = BundledHistory()
 NOW = seconds("2025-11-20T12:00") * 10**6
 DAYS = a_daily_series(60).bars
 

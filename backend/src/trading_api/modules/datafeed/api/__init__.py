@@ -1,0 +1,1 @@
+"""HTTP surfaces: the native one, UDF under it, and what other modules ask."""

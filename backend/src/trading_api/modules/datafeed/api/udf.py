@@ -1,0 +1,152 @@
+"""UDF: the dialect that TradingView's own client speaks, times in seconds.
+
+That client looks at bodies, never at the HTTP status: every answer under this prefix, errors
+included, is JSON in UDF's shape, and ``/config`` and ``/time`` answer without a sign-in.
+"""
+
+from typing import Annotated
+
+import orjson
+from fastapi import Query
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+
+from trading_api.kernel.clock import Clock
+from trading_api.modules.datafeed import schemas
+from trading_api.modules.datafeed.api.answers import FinishedAnswers
+from trading_api.modules.datafeed.api.v1 import (
+    BARS_ERRORS,
+    MEDIA_TYPE,
+    SEARCH_LIMIT_MAX,
+    find_or_make_bars,
+    parse_query,
+)
+from trading_api.modules.datafeed.errors import InstrumentNotFoundError, MarketDataMissingError
+from trading_api.modules.datafeed.service import DatafeedService
+from trading_api.runtime.http import Access, ModuleRouter
+from trading_api.runtime.http.problems import Problem
+from trading_api.runtime.identity import Principal
+
+QUOTES_MAX = 500
+
+
+def udf_error(problem: Problem) -> Response:
+    """Return any error in UDF's shape; the status stays, for everybody but the chart."""
+    body = {"s": "error", "errmsg": problem.detail, "code": problem.code}
+    headers = {"Cache-Control": "no-store"}
+    if problem.status == 401:
+        headers["WWW-Authenticate"] = f'Bearer error="{problem.code}"'
+    return Response(
+        orjson.dumps(body), status_code=problem.status, headers=headers, media_type=MEDIA_TYPE
+    )
+
+
+def build_udf_router(*, service: DatafeedService, clock: Clock, access: Access) -> ModuleRouter:
+    """Build the UDF routes; arguments as for the native ones."""
+    router = ModuleRouter(tags=["datafeed UDF"], error_shape=udf_error)
+    answers = FinishedAnswers()
+    symbol_errors = [InstrumentNotFoundError, MarketDataMissingError]
+
+    @router.get("/config", access=Access.public(), summary="Tell what the datafeed can do")
+    async def read_config() -> Response:
+        return _json(schemas.ConfigView().model_dump())
+
+    @router.get("/time", access=Access.public(), summary="Tell the time in seconds")
+    async def read_time() -> Response:
+        return PlainTextResponse(str(int(clock.now().timestamp())))
+
+    @router.get("/symbols", access=access, errors=symbol_errors, summary="Tell all about a symbol")
+    async def read_symbol(symbol: Annotated[schemas.SymbolText, Query()]) -> Response:
+        market = await service.resolve(symbol=symbol)
+        return _json(schemas.symbol_info(market).model_dump())
+
+    @router.get(
+        "/symbol_info",
+        access=access,
+        errors=symbol_errors,
+        summary="Tell all about a group's symbols; groups are the exchanges",
+    )
+    async def read_symbol_info(group: Annotated[schemas.SymbolText, Query()]) -> Response:
+        found = [
+            schemas.symbol_info(each)
+            for each in await service.list_markets()
+            if each.instrument.exchange.value == group.upper()
+        ]
+        if not found:
+            raise InstrumentNotFoundError("no group has that name")
+        return Response(schemas.encode_symbol_columns(found), media_type=MEDIA_TYPE)
+
+    @router.get(
+        "/search",
+        access=access,
+        errors=[MarketDataMissingError],
+        summary="Find instruments by ticker or description",
+    )
+    async def search_instruments(
+        query: Annotated[schemas.FilterText, Query()] = "",
+        type: Annotated[schemas.FilterText, Query()] = "",  # noqa: A002 - UDF's name
+        exchange: Annotated[schemas.FilterText, Query()] = "",
+        limit: Annotated[int, Query(ge=0, le=10_000)] = 30,
+    ) -> Response:
+        found = await service.search_markets(
+            text=query,
+            exchange=exchange,
+            asset_class=type,
+            limit=min(limit or 50, SEARCH_LIMIT_MAX),
+        )
+        return _json([schemas.symbol_match(each.instrument) for each in found])
+
+    async def answer_history(query: schemas.HistoryQuery) -> Response:
+        question = (
+            query.symbol,
+            query.resolution,
+            query.from_time,
+            query.to_time,
+            query.countback or None,
+        )
+        answer = await find_or_make_bars(service, answers, question, clock, native=False)
+        return Response(answer, media_type=MEDIA_TYPE)
+
+    async def read_history_hot(request: Request, _: Principal | None) -> Response:
+        return await answer_history(parse_query(schemas.HistoryQuery, request))
+
+    @router.get(
+        "/history",
+        access=access,
+        hot=read_history_hot,
+        errors=BARS_ERRORS,
+        summary="Read bars as columns, at most the newest 5,000",
+    )
+    async def read_history(query: Annotated[schemas.HistoryQuery, Query()]) -> Response:
+        return await answer_history(query)
+
+    @router.get(
+        "/quotes",
+        access=access,
+        errors=[MarketDataMissingError],
+        summary="Read the quotes of some symbols",
+    )
+    async def read_quotes(
+        symbols: Annotated[str, Query(min_length=1, max_length=16_384, description="by comma")],
+    ) -> Response:
+        asked = symbols.split(",")[:QUOTES_MAX]
+        await service.list_markets()
+        quotes = await service.quotes(symbols=asked, now=clock.now())
+        pairs = zip(asked, quotes, strict=True)
+        return _json({"s": "ok", "d": [schemas.quote_view(name, quote) for name, quote in pairs]})
+
+    for path, summary in (
+        ("/marks", "List marks on the chart of a symbol"),
+        ("/timescale_marks", "List marks under the chart of a symbol"),
+    ):
+
+        @router.get(path, access=access, errors=symbol_errors, summary=summary)
+        async def list_marks(symbol: Annotated[schemas.SymbolText, Query()]) -> Response:
+            await service.resolve(symbol=symbol)
+            return _json([])
+
+    return router
+
+
+def _json(value: object) -> Response:
+    return Response(orjson.dumps(value), media_type=MEDIA_TYPE)

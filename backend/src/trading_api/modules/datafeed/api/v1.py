@@ -1,0 +1,252 @@
+"""Native routes of version 1, and what other modules ask."""
+
+from typing import Annotated, Any
+
+import orjson
+from fastapi import Path, Query
+from fastapi.exceptions import RequestValidationError
+from pydantic import ValidationError
+from starlette.requests import Request
+from starlette.responses import Response
+
+from trading_api.contracts.datafeed import InstrumentsAnswer, QuotesAnswer
+from trading_api.kernel.clock import Clock
+from trading_api.modules.datafeed import schemas
+from trading_api.modules.datafeed.api.answers import FinishedAnswers
+from trading_api.modules.datafeed.errors import (
+    InstrumentNotFoundError,
+    MarketDataMissingError,
+    ResolutionUnsupportedError,
+    WindowInvalidError,
+)
+from trading_api.modules.datafeed.service import (
+    DatafeedService,
+    published_instrument,
+    published_quote,
+)
+from trading_api.runtime.http import Access, ModuleRouter
+from trading_api.runtime.identity import Principal
+
+SEARCH_LIMIT_MAX = 100
+MEDIA_TYPE = "application/json"
+
+BARS_ERRORS = (
+    InstrumentNotFoundError,
+    ResolutionUnsupportedError,
+    WindowInvalidError,
+    MarketDataMissingError,
+)
+
+
+def build_router(*, service: DatafeedService, clock: Clock, access: Access) -> ModuleRouter:
+    """Build the native routes.
+
+    Args:
+        service: what answers.
+        clock: where "now" comes from.
+        access: who may read market data.
+    """
+    router = ModuleRouter(tags=["datafeed"])
+    answers = FinishedAnswers()
+
+    @router.get(
+        "/config",
+        access=access,
+        response_model=schemas.ConfigView,
+        summary="Tell what the datafeed can do",
+    )
+    async def read_config() -> schemas.ConfigView:
+        return schemas.ConfigView()
+
+    @router.get(
+        "/search",
+        access=access,
+        response_model=list[schemas.SymbolMatchView],
+        errors=[MarketDataMissingError],
+        summary="Find instruments by ticker or description",
+    )
+    async def search_instruments(
+        user_input: Annotated[schemas.FilterText, Query(description="empty lists all")] = "",
+        exchange: Annotated[schemas.FilterText, Query(description="empty means all")] = "",
+        symbol_type: Annotated[schemas.FilterText, Query(description="empty means all")] = "",
+        max_results: Annotated[int, Query(ge=1, le=SEARCH_LIMIT_MAX)] = 30,
+    ) -> Response:
+        found = await service.search_markets(
+            text=user_input, exchange=exchange, asset_class=symbol_type, limit=max_results
+        )
+        return _json([schemas.symbol_match(each.instrument) for each in found])
+
+    @router.get(
+        "/resolve/{symbol}",
+        access=access,
+        response_model=schemas.SymbolInfoView,
+        errors=[InstrumentNotFoundError, MarketDataMissingError],
+        summary="Tell everything that a chart needs to know of a symbol",
+    )
+    async def resolve_symbol(
+        symbol: Annotated[str, Path(min_length=1, max_length=64)],
+    ) -> schemas.SymbolInfoView:
+        return schemas.symbol_info(await service.resolve(symbol=symbol))
+
+    async def answer_bars(query: schemas.BarsQuery) -> Response:
+        now = clock.now()
+        to_time = int(now.timestamp()) + 1 if query.to_time is None else query.to_time
+        question = (query.symbol, query.resolution, query.from_time, to_time, query.count_back)
+        answer = await find_or_make_bars(service, answers, question, clock, native=True)
+        return Response(answer, media_type=MEDIA_TYPE)
+
+    async def read_bars_hot(request: Request, _: Principal | None) -> Response:
+        return await answer_bars(parse_query(schemas.BarsQuery, request))
+
+    @router.get(
+        "/bars",
+        access=access,
+        hot=read_bars_hot,
+        response_model=schemas.BarsView,
+        errors=BARS_ERRORS,
+        summary="Read bars of a window, at most the newest 5,000",
+    )
+    async def read_bars(query: Annotated[schemas.BarsQuery, Query()]) -> Response:
+        return await answer_bars(query)
+
+    @router.post(
+        "/quotes",
+        access=access,
+        response_model=list[schemas.QuoteView],
+        response_model_exclude_none=True,
+        errors=[MarketDataMissingError],
+        summary="Read the quotes of some symbols",
+    )
+    async def read_quotes(request: schemas.QuotesRequest) -> Response:
+        await service.list_markets()
+        quotes = await service.quotes(symbols=request.symbols, now=clock.now())
+        pairs = zip(request.symbols, quotes, strict=True)
+        return _json([schemas.quote_view(symbol, quote) for symbol, quote in pairs])
+
+    @router.get(
+        "/instruments",
+        access=access,
+        response_model=list[schemas.InstrumentView],
+        errors=[MarketDataMissingError],
+        summary="List every instrument",
+    )
+    async def list_instruments() -> list[schemas.InstrumentView]:
+        markets = await service.list_markets()
+        return [schemas.instrument_view(each.instrument) for each in markets]
+
+    @router.get(
+        "/marks",
+        access=access,
+        response_model=list[dict[str, Any]],
+        errors=[InstrumentNotFoundError, MarketDataMissingError],
+        summary="List marks on the chart of a symbol",
+    )
+    async def list_marks(symbol: Annotated[schemas.SymbolText, Query()]) -> list[dict[str, Any]]:
+        await service.resolve(symbol=symbol)
+        return []
+
+    return router
+
+
+def build_internal_router(*, service: DatafeedService, clock: Clock) -> ModuleRouter:
+    """Build what other modules ask; shapes in ``contracts.datafeed``."""
+    router = ModuleRouter(tags=["internal"])
+
+    @router.get(
+        "/internal/v1/datafeed/quotes",
+        access=Access.internal(),
+        response_model=QuotesAnswer,
+        errors=[MarketDataMissingError],
+        summary="Read the newest quotes",
+    )
+    async def read_quotes(
+        symbols: Annotated[str, Query(max_length=8_192, description="by comma")],
+    ) -> QuotesAnswer:
+        asked = _split(symbols)
+        await service.list_markets()
+        quotes = await service.quotes(symbols=asked, now=clock.now())
+        return QuotesAnswer(
+            quotes=[published_quote(quote) for quote in quotes if quote],
+            unknown=[symbol for symbol, quote in zip(asked, quotes, strict=True) if not quote],
+        )
+
+    @router.get(
+        "/internal/v1/datafeed/instruments",
+        access=Access.internal(),
+        response_model=InstrumentsAnswer,
+        errors=[MarketDataMissingError],
+        summary="Read instruments, all of them where none is named",
+    )
+    async def read_instruments(
+        symbols: Annotated[str, Query(max_length=8_192, description="by comma")] = "",
+    ) -> InstrumentsAnswer:
+        markets = await service.list_markets()
+        if not symbols:
+            found = [published_instrument(each.instrument) for each in markets]
+            return InstrumentsAnswer(instruments=found, unknown=[])
+        found, unknown = [], []
+        for symbol in _split(symbols):
+            try:
+                market = await service.resolve(symbol=symbol)
+            except InstrumentNotFoundError:
+                unknown.append(symbol)
+            else:
+                found.append(published_instrument(market.instrument))
+        return InstrumentsAnswer(instruments=found, unknown=unknown)
+
+    return router
+
+
+Question = tuple[str, str, int, int, int | None]
+"""Symbol, resolution, from, to (seconds), count back: as the client asked."""
+
+
+async def find_or_make_bars(
+    service: DatafeedService,
+    answers: FinishedAnswers,
+    question: Question,
+    clock: Clock,
+    *,
+    native: bool,
+) -> bytes:
+    """Return the encoded answer to a question about bars, native or UDF's."""
+    symbol, resolution, from_time, to_time, count_back = question
+    now = clock.now()
+    version = service.version_of(symbol=symbol, resolution=resolution, to_time=to_time, now=now)
+    found = answers.find(question, version)
+    if found is not None:
+        return found
+    answer = await service.bars(
+        symbol=symbol,
+        resolution=resolution,
+        from_time=from_time,
+        to_time=to_time,
+        count_back=count_back,
+        now=now,
+    )
+    encode = schemas.encode_bars if native else schemas.encode_history
+    encoded = encode(answer.market.instrument, answer.selection)
+    answers.keep(question, version, encoded)
+    return encoded
+
+
+def parse_query(model: type[Any], request: Request) -> Any:
+    """Parse a URL's parameters as FastAPI would: the last of a repeated one counts.
+
+    Raises:
+        RequestValidationError: a parameter breaks a rule.
+    """
+    try:
+        return model.model_validate(dict(request.query_params))
+    except ValidationError as error:
+        raise RequestValidationError(
+            [{**each, "loc": ("query", *each["loc"])} for each in error.errors()]
+        ) from None
+
+
+def _split(symbols: str) -> list[str]:
+    return [symbol for symbol in symbols.split(",") if symbol]
+
+
+def _json(value: Any) -> Response:
+    return Response(orjson.dumps(value), media_type=MEDIA_TYPE)

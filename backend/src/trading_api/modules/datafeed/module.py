@@ -1,0 +1,121 @@
+"""Wires datafeed together."""
+
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from trading_api.kernel.clock import Clock
+from trading_api.modules.datafeed import tables
+from trading_api.modules.datafeed.adapters.bundled import BundledHistory
+from trading_api.modules.datafeed.api.udf import build_udf_router
+from trading_api.modules.datafeed.api.v1 import build_internal_router, build_router
+from trading_api.modules.datafeed.repository import MarketRepository
+from trading_api.modules.datafeed.service import DatafeedService, SeedProgress
+from trading_api.modules.datafeed.settings import DatafeedSettings
+from trading_api.modules.datafeed.ws.live import Broadcaster, PriceFeed
+from trading_api.modules.datafeed.ws.v1 import BarsChannel, QuotesChannel
+from trading_api.runtime.database import Leases
+from trading_api.runtime.http import Access
+from trading_api.runtime.module import (
+    BackgroundTask,
+    Check,
+    Command,
+    Manifest,
+    Module,
+    ModuleContext,
+    ModuleParts,
+)
+from trading_api.runtime.settings import load_settings
+
+_SERIES_STEPS = 7
+"""Six bundled series and the instruments: what the seed's progress bar counts."""
+
+
+class DatafeedModule(Module):
+    """Instruments, bars, quotes and the live feed."""
+
+    manifest = Manifest(
+        name="datafeed",
+        summary="instruments, bars, quotes, the UDF dialect, market-data streams",
+        tags=("datafeed", "datafeed UDF"),
+        has_websocket=True,
+    )
+
+    def build(self, context: ModuleContext) -> ModuleParts:
+        """Build the service over this process's database, its routes, channels and tasks."""
+        settings = load_settings(DatafeedSettings, context.environ)
+        database, clock = context.require_database(), context.clock
+        self._service = service = DatafeedService(
+            database=database, repository=MarketRepository(), history=BundledHistory()
+        )
+        access = Access.public() if settings.datafeed_public else Access.scope("datafeed:read")
+        router = build_router(service=service, clock=clock, access=access)
+        udf = build_udf_router(service=service, clock=clock, access=access)
+        router.include(udf, prefix="/udf")
+        interval_us = round(settings.bar_broadcaster_interval * 1_000_000)
+        feed = PriceFeed(service=service, bus=context.bus, clock=clock)
+        broadcaster = Broadcaster(
+            service=service,
+            hub=context.hub,
+            clock=clock,
+            bars_interval_us=interval_us if settings.bar_broadcaster_enabled else None,
+        )
+        seed = _SeedCommand(service, settings.datafeed_demo_seed, clock)
+        return ModuleParts(
+            routers={"v1": router},
+            absolute=build_internal_router(service=service, clock=clock),
+            channels={
+                "v1": (
+                    BarsChannel(service=service, clock=clock, access=access),
+                    QuotesChannel(service=service, clock=clock, access=access),
+                )
+            },
+            tasks=(
+                BackgroundTask("feed", feed.run, lease="feed"),
+                BackgroundTask("broadcaster", broadcaster.run),
+            ),
+            checks=(Check("market_data", service.ensure_loaded),),
+            commands=(Command("seed", "load the bundled market history", seed.run),),
+            leases=Leases(
+                tables.lease_rows, database=database, clock=clock, owner=context.instance
+            ),
+        )
+
+    async def start(self) -> None:
+        """Read everything stored into memory."""
+        await self._service.load()
+
+
+class _SeedCommand:
+    """``seed``: loads the bundled history, with a progress bar where a person looks on."""
+
+    def __init__(self, service: DatafeedService, demo_seed: str, clock: Clock) -> None:
+        self._service = service
+        self._demo_seed = demo_seed
+        self._clock = clock
+
+    async def run(self, _: Sequence[str]) -> int:
+        """Seed and return 0; a second run changes nothing."""
+        console = Console()
+        changed = 0
+        with Progress(
+            TextColumn("market data"),
+            BarColumn(),
+            TextColumn("{task.description}"),
+            TimeElapsedColumn(),
+            console=console,
+        ) as progress:
+            task = progress.add_task("", total=_SERIES_STEPS)
+
+            def show(step: SeedProgress) -> None:
+                nonlocal changed
+                changed += step.changed
+                bars = f" {step.bars} bars" if step.bars else ""
+                progress.update(task, advance=1, description=f"{step.what}{bars}")
+
+            await self._service.seed(
+                now=self._clock.now(), demo_seed=self._demo_seed, on_progress=show
+            )
+        console.print("market data loaded" if changed else "market data is already loaded")
+        return 0

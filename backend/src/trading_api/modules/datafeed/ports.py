@@ -1,0 +1,32 @@
+"""What datafeed needs from outside."""
+
+from collections.abc import Iterator, Sequence
+from typing import Protocol
+
+from trading_api.modules.datafeed.domain.demo import Split
+from trading_api.modules.datafeed.domain.instrument import Instrument
+from trading_api.modules.datafeed.domain.series import SourcedSeries
+
+
+class HistorySource(Protocol):
+    """Where history comes from that ``seed`` loads."""
+
+    def series_ids(self) -> list[str]:
+        """Return the names of its series."""
+        ...
+
+    def load_series(self, series_id: str) -> SourcedSeries:
+        """Read one series.
+
+        Raises:
+            ValueError: it is damaged.
+        """
+        ...
+
+    def splits_of(self, series_id: str) -> Sequence[Split]:
+        """Return the splits inside a series, ascending."""
+        ...
+
+    def instruments(self) -> Iterator[Instrument]:
+        """Yield the instruments made of its series."""
+        ...

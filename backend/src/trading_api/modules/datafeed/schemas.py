@@ -1,0 +1,436 @@
+"""Wire models of the native surface and of UDF, and their making from domain values.
+
+Prices leave as JSON numbers: ticks divided by a power of ten, which gives the double nearest to
+the exact decimal. Native times are milliseconds in answers, UDF's are seconds.
+"""
+
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import orjson
+from pydantic import ConfigDict, Field, StringConstraints
+
+from trading_api.modules.datafeed.domain.columns import Columns, Ints, Selection
+from trading_api.modules.datafeed.domain.instrument import AssetClass, Exchange, Instrument, Quote
+from trading_api.modules.datafeed.domain.series import Market
+from trading_api.runtime.http import RequestModel, ResponseModel
+from trading_api.runtime.http.wire import Symbol
+
+Floats = npt.NDArray[np.float64]
+
+SymbolText = Annotated[str, StringConstraints(min_length=1, max_length=64)]
+ResolutionText = Annotated[str, StringConstraints(min_length=1, max_length=8)]
+FilterText = Annotated[str, StringConstraints(max_length=64)]
+
+RESOLUTIONS = ["1", "3", "5", "15", "30", "45", "60", "120", "180", "240", "1D", "1W", "1M"]
+"""What the chart's resolution menu offers; each symbol says which of them it has."""
+
+
+class ExchangeView(ResponseModel):
+    """One choice of the exchange filter; an empty value means all."""
+
+    value: str
+    name: str
+    desc: str
+
+
+class SymbolTypeView(ResponseModel):
+    """One choice of the asset class filter; an empty value means all."""
+
+    name: str
+    value: str
+
+
+class ConfigView(ResponseModel):
+    """What the datafeed can do, in the chart's words."""
+
+    supports_search: bool = True
+    supports_group_request: bool = False
+    supports_marks: bool = True
+    supports_timescale_marks: bool = True
+    supports_time: bool = True
+    supported_resolutions: list[str] = Field(default_factory=lambda: list(RESOLUTIONS))
+    exchanges: list[ExchangeView] = Field(
+        default_factory=lambda: [
+            ExchangeView(value="", name="All exchanges", desc=""),
+            ExchangeView(value="DEMO", name="DEMO", desc="Simulation on shifted real prices, live"),
+            ExchangeView(value="HIST", name="HIST", desc="Real history, end of day"),
+        ]
+    )
+    symbols_types: list[SymbolTypeView] = Field(
+        default_factory=lambda: [
+            SymbolTypeView(name="All types", value=""),
+            SymbolTypeView(name="Stocks", value="stock"),
+            SymbolTypeView(name="Forex", value="forex"),
+        ]
+    )
+
+
+class SymbolMatchView(ResponseModel):
+    """One search result."""
+
+    symbol: str = Field(description="ticker within its exchange")
+    full_name: str
+    description: str
+    exchange: str
+    ticker: str = Field(description="what bars and quotes are asked with")
+    type: str
+
+
+class SymbolInfoView(ResponseModel):
+    """Everything that a chart needs to know of a symbol; nothing is left to its defaults."""
+
+    name: str
+    ticker: str
+    full_name: str
+    description: str
+    long_description: str
+    type: str
+    session: str
+    session_display: str
+    session_holidays: str = ""
+    corrections: str = ""
+    timezone: str
+    exchange: str
+    listed_exchange: str
+    minmov: int = 1
+    minmove2: int
+    pricescale: int
+    fractional: bool = False
+    pointvalue: int = 1
+    format: Literal["price"] = "price"
+    has_intraday: bool
+    has_daily: bool = True
+    has_weekly_and_monthly: bool = True
+    has_seconds: bool = False
+    has_ticks: bool = False
+    has_empty_bars: bool = False
+    intraday_multipliers: list[str]
+    supported_resolutions: list[str]
+    volume_precision: int
+    visible_plots_set: Literal["ohlcv"] = "ohlcv"
+    data_status: Literal["streaming", "endofday"]
+    delay: int = Field(description="0 live, -1 end of day")
+    expired: bool = False
+    currency_code: str
+    original_currency_code: str
+
+
+class InstrumentView(ResponseModel):
+    """An instrument as traders and operators see it; quantities in units, prices as decimals."""
+
+    symbol: str
+    exchange: str
+    ticker: str
+    description: str
+    type: AssetClass
+    base_currency: str | None
+    currency: str
+    price_decimals: int
+    tick_size: str
+    quantity_step: str
+    quantity_max: str
+    lot_size: str
+    session: str
+    timezone: str
+    tradable: bool
+
+
+class BarView(ResponseModel):
+    """One bar."""
+
+    time: int = Field(description="start, milliseconds since 1970 UTC; from 1D up 00:00 UTC")
+    open: float
+    high: float
+    low: float
+    close: float
+    volume: float
+
+
+class BarsView(ResponseModel):
+    """Bars of a window, ascending."""
+
+    bars: list[BarView]
+    no_data: bool = Field(description="true: the window holds no bar")
+    next_time: int | None = Field(
+        description="where there is no bar: start of the nearest earlier one, milliseconds; "
+        "null with `no_data` means that nothing earlier exists"
+    )
+
+
+class QuoteValues(ResponseModel):
+    """Values of a quote, in the chart's names; absent where the symbol is unknown."""
+
+    ch: float | None = Field(None, description="change since the previous close")
+    chp: float | None = Field(None, description="the same in percent")
+    short_name: str | None = None
+    exchange: str | None = None
+    description: str | None = None
+    original_name: str | None = None
+    lp: float | None = Field(None, description="last price")
+    ask: float | None = None
+    bid: float | None = None
+    spread: float | None = None
+    open_price: float | None = None
+    high_price: float | None = None
+    low_price: float | None = None
+    prev_close_price: float | None = None
+    volume: float | None = None
+
+
+class QuoteView(ResponseModel):
+    """Quote of one symbol asked for."""
+
+    s: Literal["ok", "error"]
+    n: str = Field(description="the symbol as it was asked")
+    v: QuoteValues
+
+
+class QuotesRequest(RequestModel):
+    """Which symbols to quote."""
+
+    symbols: list[SymbolText] = Field(min_length=1, max_length=500)
+
+
+class QueryModel(RequestModel):
+    """Base of parameters in a URL; unknown ones are ignored, charts add their own."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class BarsQuery(QueryModel):
+    """Parameters of the bars route; times in seconds since 1970 UTC."""
+
+    symbol: SymbolText
+    resolution: ResolutionText
+    from_time: int = Field(
+        default=0, description="first bar's earliest start, inclusive; ignored with `count_back`"
+    )
+    to_time: int | None = Field(default=None, description="exclusive end; now where absent")
+    count_back: int | None = Field(
+        default=None, description="exactly so many bars before `to_time`, at most 5,000"
+    )
+
+
+class HistoryQuery(QueryModel):
+    """Parameters of UDF's history; times in seconds since 1970 UTC."""
+
+    symbol: SymbolText
+    resolution: ResolutionText
+    from_time: int = Field(default=0, validation_alias="from")
+    to_time: int = Field(validation_alias="to")
+    countback: int | None = Field(default=None, description="wins over `from`; 0 means absent")
+
+
+class BarsParams(RequestModel):
+    """A subscription to the bars of one symbol."""
+
+    symbol: Symbol
+    resolution: ResolutionText
+
+
+class BarUpdate(BarView):
+    """The forming bar, or the final state of the one before it."""
+
+
+class QuotesParams(RequestModel):
+    """A subscription to the quotes of some symbols."""
+
+    symbols: list[Symbol] = Field(default_factory=list, max_length=500)
+    fast_symbols: list[Symbol] = Field(default_factory=list, max_length=500)
+
+
+def symbol_match(instrument: Instrument) -> dict[str, Any]:
+    """Return a search result."""
+    return {
+        "symbol": instrument.ticker,
+        "full_name": instrument.symbol,
+        "description": instrument.description,
+        "exchange": instrument.exchange.value,
+        "ticker": instrument.symbol,
+        "type": instrument.asset_class.value,
+    }
+
+
+def symbol_info(market: Market) -> SymbolInfoView:
+    """Return a symbol's information, complete."""
+    instrument, resolutions = market.instrument, market.resolutions()
+    intraday = [each for each in resolutions if each.isdigit()]
+    live = instrument.exchange is Exchange.DEMO
+    return SymbolInfoView(
+        name=instrument.ticker,
+        ticker=instrument.symbol,
+        full_name=instrument.symbol,
+        description=instrument.description,
+        long_description=instrument.description,
+        type=instrument.asset_class.value,
+        session=instrument.session,
+        session_display=instrument.session,
+        timezone=instrument.time_zone,
+        exchange=instrument.exchange.value,
+        listed_exchange=instrument.exchange.value,
+        minmove2=10 if instrument.asset_class is AssetClass.FOREX else 0,
+        pricescale=instrument.price_scale,
+        has_intraday=bool(intraday),
+        intraday_multipliers=intraday,
+        supported_resolutions=resolutions,
+        volume_precision=instrument.volume_decimals,
+        data_status="streaming" if live else "endofday",
+        delay=0 if live else -1,
+        currency_code=instrument.quote_currency,
+        original_currency_code=instrument.quote_currency,
+    )
+
+
+def instrument_view(instrument: Instrument) -> InstrumentView:
+    """Return an instrument for traders and operators."""
+    tick = f"{1 / instrument.price_scale:.{instrument.price_decimals}f}"
+    return InstrumentView(
+        symbol=instrument.symbol,
+        exchange=instrument.exchange.value,
+        ticker=instrument.ticker,
+        description=instrument.description,
+        type=instrument.asset_class,
+        base_currency=instrument.base_currency,
+        currency=instrument.quote_currency,
+        price_decimals=instrument.price_decimals,
+        tick_size=tick,
+        quantity_step=str(instrument.quantity_step),
+        quantity_max=str(instrument.quantity_max),
+        lot_size=str(instrument.lot_size),
+        session=instrument.session,
+        timezone=instrument.time_zone,
+        tradable=instrument.tradable,
+    )
+
+
+def quote_view(asked: str, quote: Quote | None) -> dict[str, Any]:
+    """Return the quote of one symbol as it was asked; an unknown one is an error of its own."""
+    if quote is None:
+        return {"s": "error", "n": asked, "v": {}}
+    instrument = quote.instrument
+    scale = instrument.price_scale
+    before = quote.previous_close
+    change = 0 if before is None else quote.last - before
+    return {
+        "s": "ok",
+        "n": asked,
+        "v": {
+            "ch": change / scale,
+            "chp": round(change * 100 / before, 2) if before else 0.0,
+            "short_name": instrument.ticker,
+            "exchange": instrument.exchange.value,
+            "description": instrument.description,
+            "original_name": instrument.symbol,
+            "lp": quote.last / scale,
+            "ask": quote.ask / scale,
+            "bid": quote.bid / scale,
+            "spread": (quote.ask - quote.bid) / scale,
+            "open_price": quote.day_open / scale,
+            "high_price": quote.day_high / scale,
+            "low_price": quote.day_low / scale,
+            "prev_close_price": (quote.day_open if before is None else before) / scale,
+            "volume": _shifted(quote.day_volume, instrument.volume_decimals),
+        },
+    }
+
+
+def quote_update(quote: Quote) -> dict[str, Any]:
+    """Return a quote as a WebSocket update; ``n`` is the full symbol, however it was asked."""
+    return quote_view(quote.instrument.symbol, quote)
+
+
+def encode_bars(instrument: Instrument, selection: Selection) -> bytes:
+    """Encode the native answer of the bars route."""
+    has_bars = len(selection.bars) > 0
+    next_time = None if selection.next_time is None else selection.next_time * 1_000
+    return orjson.dumps(
+        {
+            "bars": bar_views(instrument, selection.bars),
+            "no_data": not has_bars,
+            "next_time": next_time,
+        }
+    )
+
+
+def bar_views(instrument: Instrument, bars: Columns) -> list[dict[str, Any]]:
+    """Return bars as JSON-ready objects, times in milliseconds."""
+    scale = instrument.price_scale
+    columns = (
+        bars.time * 1_000,
+        *(column / scale for column in (bars.open, bars.high, bars.low, bars.close)),
+        _volumes(instrument, bars.volume),
+    )
+    return [
+        {"time": t, "open": o, "high": h, "low": lo, "close": c, "volume": v}
+        for t, o, h, lo, c, v in zip(*(column.tolist() for column in columns), strict=True)
+    ]
+
+
+def encode_history(instrument: Instrument, selection: Selection) -> bytes:
+    """Encode UDF's answer: columns, or ``no_data`` with the time of the nearest earlier bar."""
+    bars = selection.bars
+    if not len(bars):
+        answer: dict[str, Any] = {"s": "no_data"}
+        if selection.next_time is not None:
+            answer["nextTime"] = selection.next_time
+        return orjson.dumps(answer)
+    scale = instrument.price_scale
+    return orjson.dumps(
+        {
+            "s": "ok",
+            "t": bars.time,
+            "o": bars.open / scale,
+            "h": bars.high / scale,
+            "l": bars.low / scale,
+            "c": bars.close / scale,
+            "v": _volumes(instrument, bars.volume),
+        },
+        option=orjson.OPT_SERIALIZE_NUMPY,
+    )
+
+
+def encode_symbol_columns(views: list[SymbolInfoView]) -> bytes:
+    """Encode UDF's symbol_info: one array per field, names with hyphens."""
+    columns: dict[str, list[Any]] = {
+        "symbol": [view.name for view in views],
+        "full-name": [view.full_name for view in views],
+        "currency-code": [view.currency_code for view in views],
+        "exchange-listed": [view.listed_exchange for view in views],
+        "exchange-traded": [view.exchange for view in views],
+        "minmovement": [view.minmov for view in views],
+        "minmovement2": [view.minmove2 for view in views],
+        "session-regular": [view.session for view in views],
+    }
+    for name in (
+        "ticker",
+        "description",
+        "type",
+        "timezone",
+        "pricescale",
+        "fractional",
+        "pointvalue",
+        "has_intraday",
+        "has_daily",
+        "has_weekly_and_monthly",
+        "has_empty_bars",
+        "intraday_multipliers",
+        "supported_resolutions",
+        "volume_precision",
+        "visible_plots_set",
+        "session_holidays",
+    ):
+        columns[name.replace("_", "-")] = [getattr(view, name) for view in views]
+    return orjson.dumps(columns)
+
+
+def _volumes(instrument: Instrument, volume: Ints) -> Ints | Floats:
+    if not instrument.volume_decimals:
+        return volume
+    shifted: Floats = volume / 10**instrument.volume_decimals
+    return shifted
+
+
+def _shifted(value: int, decimals: int) -> float:
+    return value / 10**decimals if decimals else value

@@ -1,0 +1,330 @@
+"""Use cases of market data: load, seed, look up, answer bars and quotes."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from trading_api.contracts import datafeed as contract
+from trading_api.kernel.clock import to_us
+from trading_api.kernel.errors import FieldError
+from trading_api.modules.datafeed.domain.aggregate import DAY_SECONDS
+from trading_api.modules.datafeed.domain.columns import BARS_MAX, Selection, Window
+from trading_api.modules.datafeed.domain.demo import SLOT_US, DemoMarket
+from trading_api.modules.datafeed.domain.instrument import (
+    Exchange,
+    Instrument,
+    Quote,
+    search_rank,
+)
+from trading_api.modules.datafeed.domain.resolution import Resolution, parse_resolution
+from trading_api.modules.datafeed.domain.series import HistoricalMarket, Market
+from trading_api.modules.datafeed.errors import (
+    InstrumentNotFoundError,
+    MarketDataMissingError,
+    WindowInvalidError,
+)
+from trading_api.modules.datafeed.ports import HistorySource
+from trading_api.modules.datafeed.repository import DemoAnchor, MarketData, MarketRepository
+from trading_api.runtime.database import Database
+
+TIME_MAX = 253_402_300_799
+"""9999-12-31T23:59:59 UTC in seconds; windows beyond it, either way, are mistakes."""
+
+
+@dataclass(frozen=True, slots=True)
+class BarsAnswer:
+    """Bars of one instrument.
+
+    Attributes:
+        market: whose bars.
+        resolution: their length, canonical.
+        selection: the bars, or where earlier ones are.
+    """
+
+    market: Market
+    resolution: Resolution
+    selection: Selection
+
+
+@dataclass(frozen=True, slots=True)
+class SeedProgress:
+    """One step of the seed.
+
+    Attributes:
+        what: the series or table being written.
+        bars: bars it has.
+        changed: whether anything was written.
+    """
+
+    what: str
+    bars: int
+    changed: bool
+
+
+class DatafeedService:
+    """Market data of this process: everything in memory, the database behind it."""
+
+    def __init__(
+        self, *, database: Database, repository: MarketRepository, history: HistorySource
+    ) -> None:
+        self._database = database
+        self._repository = repository
+        self._history = history
+        self._markets: dict[str, Market] = {}
+        self._generation = 0
+
+    async def load(self) -> bool:
+        """Read everything stored into memory; return False where nothing was ever seeded."""
+        async with self._database.snapshot() as transaction:
+            stored = await self._repository.load(transaction)
+        self._markets = _markets_of(stored)
+        self._generation += 1
+        return bool(self._markets)
+
+    async def ensure_loaded(self) -> None:
+        """Look once more for a seed that came after the start.
+
+        Raises:
+            MarketDataMissingError: there is still none.
+        """
+        if not self._markets and not await self.load():
+            raise _missing()
+
+    async def seed(
+        self,
+        *,
+        now: datetime,
+        demo_seed: str,
+        on_progress: Callable[[SeedProgress], None] = lambda _: None,
+    ) -> None:
+        """Store the history source's series and instruments and fix the demo market's anchor.
+
+        One transaction. Idempotent: what is stored in this version is left alone, instruments
+        that operators changed too, and the anchor never moves.
+        """
+        now_us = to_us(now)
+        async with self._database.transaction() as transaction:
+            for series_id in self._history.series_ids():
+                series = self._history.load_series(series_id)
+                changed = not await self._repository.has_series(transaction, series)
+                if changed:
+                    splits = tuple(self._history.splits_of(series_id))
+                    await self._repository.save_series(transaction, series, splits, now_us=now_us)
+                on_progress(SeedProgress(series_id, len(series.series.bars), changed))
+            instruments = list(self._history.instruments())
+            new = await self._repository.add_instruments(transaction, instruments)
+            on_progress(SeedProgress("instruments", 0, bool(new)))
+            if await self._repository.find_anchor(transaction) is None:
+                today = now_us // 1_000_000 // DAY_SECONDS * DAY_SECONDS
+                anchor = DemoAnchor(today, demo_seed)
+                await self._repository.save_anchor(transaction, anchor, now_us=now_us)
+
+    async def list_markets(self) -> Sequence[Market]:
+        """Return every market, in the order of listing.
+
+        Raises:
+            MarketDataMissingError: nothing was ever seeded.
+        """
+        if not self._markets:
+            raise _missing()
+        return list(self._markets.values())
+
+    async def search_markets(
+        self, *, text: str, exchange: str, asset_class: str, limit: int
+    ) -> Sequence[Market]:
+        """Return the instruments that match, best first: by ticker before by description.
+
+        Args:
+            text: what the user typed; "" lists all.
+            exchange: only this one; "" for all.
+            asset_class: only this one; "" for all.
+            limit: at most so many.
+        """
+        text, exchange, asset_class = text.strip().upper(), exchange.upper(), asset_class.lower()
+        found = []
+        for position, market in enumerate(await self.list_markets()):
+            instrument = market.instrument
+            if exchange not in ("", instrument.exchange.value):
+                continue
+            if asset_class not in ("", instrument.asset_class.value):
+                continue
+            rank = search_rank(instrument, text)
+            if rank is not None:
+                found.append((rank, position, market))
+        return [market for _, _, market in sorted(found, key=lambda each: each[:2])[:limit]]
+
+    async def resolve(self, *, symbol: str) -> Market:
+        """Return the market of a symbol in any case; a bare ticker means DEMO before HIST.
+
+        Raises:
+            InstrumentNotFoundError: there is none.
+            MarketDataMissingError: nothing was ever seeded.
+        """
+        return self._market(symbol)
+
+    async def bars(
+        self,
+        *,
+        symbol: str,
+        resolution: str,
+        from_time: int,
+        to_time: int,
+        count_back: int | None,
+        now: datetime,
+    ) -> BarsAnswer:
+        """Return the bars of a window.
+
+        Args:
+            symbol: as ``resolve`` reads it.
+            resolution: in any spelling that ``parse_resolution`` reads.
+            from_time: earliest start of a bar, seconds; ignored where ``count_back`` is given.
+            to_time: exclusive end of the bars' starts, seconds; equal to ``from_time`` it means
+                the one bar that starts there.
+            count_back: exactly so many bars before ``to_time`` where they exist, at most 5,000.
+            now: nothing later is answered.
+
+        Raises:
+            InstrumentNotFoundError: no such symbol.
+            ResolutionUnsupportedError: no such resolution, or finer than the data.
+            WindowInvalidError: edges in the wrong order or out of range, or no positive count.
+        """
+        market, length = self._market(symbol), parse_resolution(resolution)
+        window = _window(from_time, to_time, count_back)
+        return BarsAnswer(market, length, market.bars(length, window, to_us(now)))
+
+    def symbol_of(self, *, symbol: str) -> str:
+        """Return the full symbol of a symbol in any spelling; errors as ``resolve``."""
+        return self._market(symbol).instrument.symbol
+
+    def version_of(
+        self, *, symbol: str, resolution: str, to_time: int, now: datetime
+    ) -> tuple[int, int]:
+        """Return what stays equal as long as a question about bars has the same answer.
+
+        Raises what ``bars`` raises, the window's edges apart.
+        """
+        market, length = self._market(symbol), parse_resolution(resolution)
+        now_us = to_us(now)
+        # One second later, since a window from T to T means the bar that starts at T.
+        is_closed = market.is_closed(length, to_time + 1, now_us)
+        return self._generation, -1 if is_closed else now_us // SLOT_US
+
+    async def quotes(self, *, symbols: Sequence[str], now: datetime) -> list[Quote | None]:
+        """Return the quote of each symbol at ``now``, None where there is no such symbol."""
+        now_us = to_us(now)
+        quotes: list[Quote | None] = []
+        for symbol in symbols:
+            market = self._find(symbol)
+            quotes.append(market.quote(now_us) if market else None)
+        return quotes
+
+    async def tradable_quotes(self, *, now: datetime) -> list[contract.Quote]:
+        """Return the quote of every tradable instrument at ``now``, as other modules read it."""
+        now_us = to_us(now)
+        return [
+            published_quote(market.quote(now_us))
+            for market in self._markets.values()
+            if market.instrument.tradable
+        ]
+
+    def _market(self, symbol: str) -> Market:
+        market = self._find(symbol)
+        if market is None:
+            if not self._markets:
+                raise _missing()
+            shown = symbol[:64].encode("ascii", "replace").decode()
+            raise InstrumentNotFoundError(f"no instrument has the symbol {shown!r}", symbol=shown)
+        return market
+
+    def _find(self, symbol: str) -> Market | None:
+        symbol = symbol.upper()
+        found = self._markets.get(symbol)
+        if found is None and ":" not in symbol:
+            for exchange in Exchange:
+                found = found or self._markets.get(f"{exchange}:{symbol}")
+        return found
+
+
+def published_quote(quote: Quote) -> contract.Quote:
+    """Return a quote as other modules read it."""
+    instrument = quote.instrument
+    return contract.Quote(
+        instrument=instrument.symbol,
+        exchange=instrument.exchange.value,
+        symbol=instrument.ticker,
+        scale=instrument.price_decimals,
+        bid=quote.bid,
+        ask=quote.ask,
+        last=quote.last,
+        sequence=quote.sequence,
+        at_us=quote.at_us,
+        tradable=instrument.tradable,
+        previous_close=quote.previous_close,
+    )
+
+
+def published_instrument(instrument: Instrument) -> contract.Instrument:
+    """Return an instrument as other modules read it."""
+    return contract.Instrument(
+        instrument=instrument.symbol,
+        exchange=instrument.exchange.value,
+        symbol=instrument.ticker,
+        description=instrument.description,
+        kind=instrument.asset_class.value,
+        base_currency=instrument.base_currency,
+        quote_currency=instrument.quote_currency,
+        price_scale=instrument.price_decimals,
+        tick=1,
+        quantity_scale=0,
+        quantity_step=instrument.quantity_step,
+        quantity_max=instrument.quantity_max,
+        lot_size=instrument.lot_size,
+        multiplier=1,
+        tradable=instrument.tradable,
+        session=instrument.session,
+        time_zone=instrument.time_zone,
+    )
+
+
+def _markets_of(stored: MarketData) -> dict[str, Market]:
+    markets: dict[str, Market] = {}
+    for instrument in stored.instruments:
+        series = stored.series[instrument.series_id]
+        market: Market
+        if instrument.exchange is Exchange.HIST:
+            market = HistoricalMarket(instrument, series)
+        elif stored.anchor is None:
+            continue
+        else:
+            market = DemoMarket(
+                instrument,
+                series,
+                stored.splits.get(series.id, ()),
+                anchor_time=stored.anchor.anchor_time,
+                seed=stored.anchor.seed,
+            )
+        markets[instrument.symbol] = market
+    return markets
+
+
+def _window(from_time: int, to_time: int, count_back: int | None) -> Window:
+    for field, value in (("from", from_time), ("to", to_time)):
+        if abs(value) > TIME_MAX:
+            raise _invalid(field, "range", f"{field} is out of range; it is in seconds since 1970")
+    if from_time > to_time:
+        raise _invalid("from", "order", "from lies after to")
+    if count_back is None:
+        return Window(from_time, max(to_time, from_time + 1))
+    if count_back < 1:
+        raise _invalid("count_back", "positive", "count_back must be at least 1")
+    return Window(from_time, to_time, min(count_back, BARS_MAX))
+
+
+def _invalid(field: str, rule: str, message: str) -> WindowInvalidError:
+    return WindowInvalidError(message, errors=[FieldError(field, rule, message)])
+
+
+def _missing() -> MarketDataMissingError:
+    return MarketDataMissingError(
+        "no market data is loaded: run `trading-api seed`", retry_after_seconds=5
+    )

@@ -1,0 +1,164 @@
+"""The live feed: prices onto the bus from one process, frames to the listeners of each.
+
+A price is a pure function of time here, so every process makes the frames of its own listeners
+itself and they go on without the bus; the price messages for other modules come from the holder
+of the lease alone.
+"""
+
+import asyncio
+from typing import Any
+
+import orjson
+import structlog
+
+from trading_api.contracts.datafeed import price_channel
+from trading_api.kernel.clock import Clock, to_us
+from trading_api.kernel.errors import TradingError
+from trading_api.modules.datafeed import schemas
+from trading_api.modules.datafeed.domain.demo import SLOT_US
+from trading_api.modules.datafeed.service import TIME_MAX, DatafeedService
+from trading_api.modules.datafeed.ws.v1 import BARS, QUOTES
+from trading_api.runtime.bus import Bus
+from trading_api.runtime.database import Lease
+from trading_api.runtime.ws import Hub
+
+log = structlog.get_logger("datafeed")
+
+
+async def wait_for_slot(clock: Clock) -> None:
+    """Sleep until the next slot of half a second begins."""
+    elapsed_us = to_us(clock.now()) % SLOT_US
+    await asyncio.sleep((SLOT_US - elapsed_us) / 1_000_000)
+
+
+class PriceFeed:
+    """Publishes the quote of every tradable instrument twice a second, moved or not."""
+
+    def __init__(self, *, service: DatafeedService, bus: Bus, clock: Clock) -> None:
+        self._service = service
+        self._bus = bus
+        self._clock = clock
+
+    async def run(self, _: Lease | None) -> None:
+        """Publish until cancelled."""
+        while True:
+            await self.publish()
+            await wait_for_slot(self._clock)
+
+    async def publish(self) -> None:
+        """Publish the quotes of this slot; they are in this process's cache before they leave."""
+        for quote in await self._service.tradable_quotes(now=self._clock.now()):
+            self._bus.publish(price_channel(quote.instrument), quote.encode())
+
+
+class Broadcaster:
+    """Makes the frames of the feeds that somebody in this process listens to.
+
+    Args:
+        bars_interval_us: time between two updates of a forming bar, microseconds; None: no bars.
+
+    Attributes:
+        sent: frames handed to the hub.
+        skipped: bar frames not sent because nothing had changed.
+        errors: feeds that could not be served in a slot.
+    """
+
+    def __init__(
+        self,
+        *,
+        service: DatafeedService,
+        hub: Hub,
+        clock: Clock,
+        bars_interval_us: int | None,
+    ) -> None:
+        self._service = service
+        self._hub = hub
+        self._clock = clock
+        self._bars_interval_us = bars_interval_us
+        self._bars: dict[str, _LiveBar] = {}
+        self.sent = 0
+        self.skipped = 0
+        self.errors = 0
+
+    async def run(self, _: Lease | None) -> None:
+        """Broadcast until cancelled."""
+        while True:
+            await self.broadcast()
+            await wait_for_slot(self._clock)
+
+    async def broadcast(self) -> None:
+        """Send what this slot brings; a feed that fails never stops the others."""
+        listened = set(self._hub.listened())
+        self._bars = {feed: bar for feed, bar in self._bars.items() if feed in listened}
+        for feed in listened:
+            route, _, rest = feed.partition(":")
+            try:
+                if route == QUOTES:
+                    await self._send_quote(feed, rest)
+                elif route == BARS and self._bars_interval_us is not None:
+                    await self._send_bar(feed, rest)
+            except TradingError:
+                self.errors += 1
+                log.warning("feed_failed", feed=feed, exc_info=True)
+
+    async def _send_quote(self, feed: str, symbol: str) -> None:
+        (quote,) = await self._service.quotes(symbols=[symbol], now=self._clock.now())
+        if quote is not None:
+            self._send(feed, schemas.quote_update(quote))
+
+    async def _send_bar(self, feed: str, rest: str) -> None:
+        """Send the forming bar when it is due.
+
+        When a new bar has begun, the final state of the one before is sent first, in a slot of
+        its own, since newer frames replace older ones on their way to a slow reader.
+        """
+        symbol, _, resolution = rest.rpartition(":")
+        now = self._clock.now()
+        live = self._bars.setdefault(feed, _LiveBar())
+        answer = await self._service.bars(
+            symbol=symbol,
+            resolution=resolution,
+            from_time=0,
+            to_time=TIME_MAX,
+            count_back=2,
+            now=now,
+        )
+        bars = schemas.bar_views(answer.market.instrument, answer.selection.bars)
+        if not bars:
+            return
+        now_us = to_us(now)
+        newest = bars[-1]
+        if live.time is not None and newest["time"] > live.time:
+            live.time, live.due_us = newest["time"], now_us
+            self._send_changed(feed, live, bars[-2])
+        elif now_us >= live.due_us:
+            live.time, live.due_us = newest["time"], now_us + (self._bars_interval_us or 0)
+            self._send_changed(feed, live, newest)
+
+    def _send_changed(self, feed: str, live: "_LiveBar", bar: dict[str, Any]) -> None:
+        if bar == live.sent:
+            self.skipped += 1
+            return
+        live.sent = bar
+        self._send(feed, bar)
+
+    def _send(self, feed: str, payload: Any) -> None:
+        self._hub.publish_here(feed, orjson.dumps(payload))
+        self.sent += 1
+
+
+class _LiveBar:
+    """What the listeners of one bars feed last saw.
+
+    Attributes:
+        time: start of the bar they see forming, milliseconds; None before the first.
+        due_us: when its next update is due, microseconds.
+        sent: the last payload.
+    """
+
+    __slots__ = ("due_us", "sent", "time")
+
+    def __init__(self) -> None:
+        self.time: int | None = None
+        self.due_us = 0
+        self.sent: dict[str, Any] | None = None

@@ -1,3 +1,3 @@
 """Loads the test kit's fixtures for every test, beside modules and under ``tests``."""
 
-pytest_plugins = ["trading_api.testkit.fixtures"]
+pytest_plugins = ["trading_api.testkit.fixtures", "trading_api.testkit.fixtures_bus"]

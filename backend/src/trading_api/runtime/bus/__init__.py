@@ -4,5 +4,6 @@ The database is the truth; the bus is wake-up and cache. With it down, requests 
 """
 
 from trading_api.runtime.bus.bus import Bus, Subscription
+from trading_api.runtime.bus.link import BusCommandError, BusUnavailableError
 
-__all__ = ["Bus", "Subscription"]
+__all__ = ["Bus", "BusCommandError", "BusUnavailableError", "Subscription"]

@@ -1,0 +1,58 @@
+"""Runs a server for as long as another process lives: ``guardian.py <pid> <program> …``.
+
+A test session that is killed can't clean up after itself; this does it instead.
+"""
+
+import os
+import select
+import signal
+import subprocess
+import sys
+from types import FrameType
+
+_POLL_SECONDS = 0.5
+
+
+def main(arguments: list[str]) -> int:
+    """Start the program; kill it when the watched process is gone; return its exit code."""
+    watched, command = int(arguments[0]), arguments[1:]
+    child = subprocess.Popen(command)  # noqa: S603 - the test kit names the program
+
+    def stop(number: int, _frame: FrameType | None) -> None:
+        child.send_signal(number)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, stop)
+    _wait(child, watched)
+    if child.poll() is None:
+        child.kill()
+    return child.wait()
+
+
+def _wait(child: subprocess.Popen[bytes], watched: int) -> None:
+    """Return when either process has ended."""
+    try:
+        handles = [os.pidfd_open(child.pid), os.pidfd_open(watched)]
+    except (AttributeError, OSError):
+        while child.poll() is None and _is_alive(watched):
+            try:
+                child.wait(_POLL_SECONDS)
+            except subprocess.TimeoutExpired:
+                continue
+        return
+    poll = select.poll()
+    for handle in handles:
+        poll.register(handle, select.POLLIN)
+    poll.poll()
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -34,6 +34,7 @@ log = structlog.get_logger("database")
 
 T = TypeVar("T")
 Dialect = Literal["sqlite", "postgresql"]
+Parameters = Mapping[str, Any] | Sequence[Mapping[str, Any]]
 
 GROUP_SIZE_MAX = 64
 """Commands that share one commit; beyond it the wait of the first outweighs the saved syncs."""
@@ -56,27 +57,23 @@ class Transaction:
         self._after_commit: list[Callable[[], None]] = []
 
     async def execute(
-        self,
-        statement: Executable,
-        parameters: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None,
+        self, statement: Executable, parameters: Parameters | None = None
     ) -> CursorResult[Any]:
         """Run a Core statement, with one set of parameters or many."""
         return await self.connection.execute(statement, parameters)
 
-    async def scalar(
-        self, statement: Executable, parameters: Mapping[str, Any] | None = None
-    ) -> Any:
+    async def scalar(self, statement: Executable, parameters: Parameters | None = None) -> Any:
         """Return the first column of the first row; None where there is no row."""
         return await self.connection.scalar(statement, parameters)
 
     async def first(
-        self, statement: Executable, parameters: Mapping[str, Any] | None = None
+        self, statement: Executable, parameters: Parameters | None = None
     ) -> Row[Any] | None:
         """Return the first row; None where there is none."""
         return (await self.connection.execute(statement, parameters)).first()
 
     async def all(
-        self, statement: Executable, parameters: Mapping[str, Any] | None = None
+        self, statement: Executable, parameters: Parameters | None = None
     ) -> Sequence[Row[Any]]:
         """Return every row; the caller bounds the number."""
         return (await self.connection.execute(statement, parameters)).all()

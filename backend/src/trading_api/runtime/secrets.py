@@ -9,6 +9,7 @@ service_<module>.pem   a process's own identity towards the other modules
 import json
 import os
 import secrets
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,16 @@ def ensure_secrets(directory: Path, *, modules: tuple[str, ...] = ()) -> list[st
             _add_public(directory / SERVICE_JWKS_FILE, public)
             made.append(path.name)
     return made
+
+
+def load_secret_key(directory: Path, environ: Mapping[str, str]) -> bytes:
+    """Return the platform's secret: `SECRET_KEY` (alias `JWT_SECRET_KEY`), else the host's file.
+
+    Raises:
+        FileNotFoundError: Neither is there; `ensure_secrets` makes the file.
+    """
+    given = environ.get("SECRET_KEY") or environ.get("JWT_SECRET_KEY")
+    return given.encode() if given else (directory / SECRET_KEY_FILE).read_bytes()
 
 
 def _add_public(path: Path, public: dict[str, Any]) -> None:

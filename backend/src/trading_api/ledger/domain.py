@@ -471,14 +471,10 @@ def ensure_covered(before: AccountState, after: AccountState) -> None:
 def insufficient_funds(state: AccountState, required_minor: int) -> InsufficientFundsError:
     """Describe what was required and what is there, in the account's currency."""
     currency = state.account.currency
-    required = Money(required_minor, currency)
-    available = Money(state.available_minor, currency)
     return InsufficientFundsError(
-        f"{required} {currency.code} required, {available} {currency.code} available.",
         account_id=state.account.account_id,
-        required_minor=required_minor,
-        available_minor=state.available_minor,
-        currency=currency.code,
+        required=Money(required_minor, currency),
+        available=Money(state.available_minor, currency),
     )
 
 

@@ -23,6 +23,7 @@ from sqlalchemy import (
     or_,
     select,
     true,
+    tuple_,
     update,
 )
 from sqlalchemy.dialects import postgresql, sqlite
@@ -375,6 +376,20 @@ class Ledger:
             .limit(limit)
         )
         return [_line_of(row) for row in rows]
+
+    async def get_lines(
+        self, transaction: LedgerTransaction, positions: Collection[tuple[str, int]]
+    ) -> dict[tuple[str, int], StatementLine]:
+        """Return lines of customer accounts by (account id, sequence); unknown ones are absent."""
+        if not positions:
+            return {}
+        postings = self._tables.postings
+        rows = await transaction.all(
+            self._select_lines().where(
+                tuple_(postings.c.account_id, postings.c.sequence).in_(sorted(positions))
+            )
+        )
+        return {(row.account_id, row.sequence): _line_of(row) for row in rows}
 
     async def sum_changes(
         self,

@@ -31,6 +31,7 @@ from trading_api.kernel.errors import (
     InvalidInputError,
     NotFoundError,
 )
+from trading_api.kernel.values import Money
 
 
 class LedgerErrorCode(ErrorCode):
@@ -93,10 +94,27 @@ class InsufficientFundsError(DeniedError):
     """What is available (balance - pending holds) does not cover the amount.
 
     Context: `account_id`, `required_minor`, `available_minor`, `currency`.
+
+    Args:
+        account_id: Whose money.
+        required: What was to be taken or held.
+        available: What could have been.
     """
 
     code: ClassVar[ErrorCode] = LedgerErrorCode.INSUFFICIENT_FUNDS
     title: ClassVar[str] = "Insufficient funds"
+
+    def __init__(self, *, account_id: str, required: Money, available: Money) -> None:
+        code = required.currency.code
+        super().__init__(
+            f"{required} {code} required, {available} {code} available",
+            account_id=account_id,
+            required_minor=required.minor,
+            available_minor=available.minor,
+            currency=code,
+        )
+        self.required = required
+        self.available = available
 
 
 class HoldDiffersError(InvalidInputError):

@@ -29,11 +29,11 @@ class LedgerTransaction(Protocol):
         """Run one statement; a sequence of parameters runs it once for each."""
 
     async def all(
-        self, statement: Executable, parameters: Parameters | None = None
+        self, statement: Executable, parameters: Mapping[str, Any] | None = None
     ) -> Sequence[Row[Any]]:
         """Return every row."""
 
     async def first(
-        self, statement: Executable, parameters: Parameters | None = None
+        self, statement: Executable, parameters: Mapping[str, Any] | None = None
     ) -> Row[Any] | None:
         """Return the first row, or None."""

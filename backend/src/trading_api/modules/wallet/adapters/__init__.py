@@ -1,0 +1,1 @@
+"""The payment rails that come with the platform."""

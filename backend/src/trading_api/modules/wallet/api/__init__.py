@@ -1,0 +1,1 @@
+"""HTTP routes of the wallet, one file per API version."""

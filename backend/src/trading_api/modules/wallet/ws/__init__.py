@@ -1,0 +1,1 @@
+"""WebSocket channels of the wallet, one file per API version."""

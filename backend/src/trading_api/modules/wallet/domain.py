@@ -187,6 +187,11 @@ class Receipt:
     sequence: int | None = None
     is_replay: bool = False
 
+    @property
+    def is_settled(self) -> bool:
+        """Tell whether the money has moved."""
+        return self.state is FundingState.SETTLED
+
     def freeze(self) -> dict[str, Any]:
         """Return it JSON-ready, for the repeats."""
         currency = self.amount.currency

@@ -12,7 +12,6 @@ from trading_api.ledger.engine import StatementLine
 from trading_api.modules.wallet.domain import (
     BASE_CURRENCY_CODE,
     Funding,
-    FundingState,
     Receipt,
     WalletSummary,
 )
@@ -132,13 +131,12 @@ class EntryView(ResponseModel):
     @classmethod
     def of_receipt(cls, receipt: Receipt) -> "EntryView":
         """Translate the answer to a deposit or withdrawal."""
-        is_settled = receipt.state is FundingState.SETTLED
         return cls(
             entry_id=receipt.entry_id,
             funding_id=receipt.funding_id,
             wallet_id=receipt.wallet_id,
             type=receipt.type,
-            state="posted" if is_settled else "pending",
+            state="posted" if receipt.is_settled else "pending",
             currency=receipt.amount.currency.code,
             amount=str(receipt.amount),
             running_balance=_text_of(receipt.running_balance),

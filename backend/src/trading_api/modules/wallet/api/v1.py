@@ -14,6 +14,7 @@ from trading_api.kernel.errors import (
 )
 from trading_api.ledger.domain import EntryType
 from trading_api.ledger.engine import LinePosition
+from trading_api.modules.wallet.domain import Receipt
 from trading_api.modules.wallet.errors import (
     AmountNotExactError,
     AmountNotPositiveError,
@@ -117,7 +118,7 @@ def build_router(service: WalletService, *, clock: Clock, cursors: Cursors) -> M
             idempotency_key=idempotency_key,
             now=clock.now(),
         )
-        return _answer(response, EntryView.of_receipt(receipt), is_replay=receipt.is_replay)
+        return _answer(response, receipt)
 
     @router.post(
         "/withdraw",
@@ -142,7 +143,7 @@ def build_router(service: WalletService, *, clock: Clock, cursors: Cursors) -> M
             idempotency_key=idempotency_key,
             now=clock.now(),
         )
-        return _answer(response, EntryView.of_receipt(receipt), is_replay=receipt.is_replay)
+        return _answer(response, receipt)
 
     @router.get(
         "/transactions",
@@ -240,12 +241,12 @@ def _user_of(principal: Principal) -> str:
     return principal.user_id
 
 
-def _answer(response: Response, view: EntryView, *, is_replay: bool) -> EntryView:
-    if view.state == "pending":
+def _answer(response: Response, receipt: Receipt) -> EntryView:
+    if not receipt.is_settled:
         response.status_code = 202
-    if is_replay:
+    if receipt.is_replay:
         response.headers["Idempotent-Replayed"] = "true"
-    return view
+    return EntryView.of_receipt(receipt)
 
 
 def _cursor_of(position: LinePosition) -> dict[str, object]:

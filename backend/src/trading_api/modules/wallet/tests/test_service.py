@@ -72,7 +72,7 @@ async def transactions(service, **changes):
     return await service.list_transactions(**arguments)
 
 
-async def dump(database) -> list[tuple]:
+async def dump(database) -> list[tuple[object, ...]]:
     async with database.snapshot() as transaction:
         return [
             tuple(row)

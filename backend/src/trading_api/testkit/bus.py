@@ -48,7 +48,8 @@ class BusServer:
         keeps = "yes" if self._keeps_data else "no"
         self._process = subprocess.Popen(  # noqa: S603
             [
-                *(sys.executable, guardian.__file__, str(os.getpid()), str(program)),
+                *(sys.executable, guardian.__file__, "--remove", str(self.directory)),
+                *(str(os.getpid()), str(program)),
                 *("--port", "0", "--unixsocket", str(self.socket), "--dir", str(self.directory)),
                 *("--appendonly", keeps, "--appendfsync", "everysec", "--save", ""),
                 *("--pidfile", str(pid_file), "--logfile", str(self.directory / "log")),

@@ -1,20 +1,36 @@
-"""Runs a server for as long as another process lives: ``guardian.py <pid> <program> …``.
+"""Runs a server for as long as another process lives.
+
+    guardian.py [--detach] [--remove FOLDER] PID PROGRAM …
 
 A test session that is killed can't clean up after itself; this does it instead.
 """
 
 import os
 import select
+import shutil
 import signal
 import subprocess
 import sys
 from types import FrameType
 
 _POLL_SECONDS = 0.5
+_GRACE_SECONDS = 5.0
 
 
 def main(arguments: list[str]) -> int:
-    """Start the program; kill it when the watched process is gone; return its exit code."""
+    """Start the program; end it when the watched process is gone; return its exit code.
+
+    With ``--detach`` the caller needn't wait for it; with ``--remove`` the folder goes with the
+    watched process.
+    """
+    if arguments[0] == "--detach":
+        arguments = arguments[1:]
+        if os.fork():
+            return 0
+        os.setsid()
+    folder = ""
+    if arguments[0] == "--remove":
+        folder, arguments = arguments[1], arguments[2:]
     watched, command = int(arguments[0]), arguments[1:]
     child = subprocess.Popen(command)  # noqa: S603 - the test kit names the program
 
@@ -25,8 +41,15 @@ def main(arguments: list[str]) -> int:
         signal.signal(number, stop)
     _wait(child, watched)
     if child.poll() is None:
+        child.send_signal(signal.SIGINT)
+    try:
+        code = child.wait(_GRACE_SECONDS)
+    except subprocess.TimeoutExpired:
         child.kill()
-    return child.wait()
+        code = child.wait()
+    if folder and not _is_alive(watched):
+        shutil.rmtree(folder, ignore_errors=True)
+    return code
 
 
 def _wait(child: subprocess.Popen[bytes], watched: int) -> None:

@@ -1,10 +1,7 @@
-import asyncio
-
 import pytest
 import sqlalchemy as sa
 
-from trading_api.kernel.errors import ConflictError
-from trading_api.runtime.database import Database, Transaction, module_metadata
+from trading_api.runtime.database import Database, module_metadata
 
 METADATA = module_metadata("shop")
 ITEMS = sa.Table(
@@ -18,7 +15,7 @@ ITEMS = sa.Table(
 
 
 @pytest.fixture
-async def database(database_url: str):  # noqa: ANN201
+async def database(database_url: str):
     made = Database(database_url, schema="shop")
     await made.create_all(METADATA)
     yield made

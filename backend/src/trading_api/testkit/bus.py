@@ -46,7 +46,7 @@ class BusServer:
         program = Path(get_binary_path())
         program.chmod(program.stat().st_mode | 0o100)
         keeps = "yes" if self._keeps_data else "no"
-        self._process = subprocess.Popen(  # noqa: S603
+        self._process = subprocess.Popen(
             [
                 *(sys.executable, guardian.__file__, "--remove", str(self.directory)),
                 *(str(os.getpid()), str(program)),

@@ -32,7 +32,7 @@ def main(arguments: list[str]) -> int:
     if arguments[0] == "--remove":
         folder, arguments = arguments[1], arguments[2:]
     watched, command = int(arguments[0]), arguments[1:]
-    child = subprocess.Popen(command)  # noqa: S603 - the test kit names the program
+    child = subprocess.Popen(command)
 
     def stop(number: int, _frame: FrameType | None) -> None:
         child.send_signal(number)
@@ -40,14 +40,15 @@ def main(arguments: list[str]) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop)
     _wait(child, watched)
-    if child.poll() is None:
+    is_orphaned = child.poll() is None
+    if is_orphaned:
         child.send_signal(signal.SIGINT)
     try:
         code = child.wait(_GRACE_SECONDS)
     except subprocess.TimeoutExpired:
         child.kill()
         code = child.wait()
-    if folder and not _is_alive(watched):
+    if folder and is_orphaned:
         shutil.rmtree(folder, ignore_errors=True)
     return code
 

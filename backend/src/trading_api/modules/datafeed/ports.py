@@ -1,6 +1,6 @@
 """What datafeed needs from outside."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Protocol
 
 from trading_api.modules.datafeed.domain.demo import Split
@@ -29,4 +29,24 @@ class HistorySource(Protocol):
 
     def instruments(self) -> Iterator[Instrument]:
         """Yield the instruments made of its series."""
+        ...
+
+
+class PricePublisher(Protocol):
+    """Carries price messages to other modules."""
+
+    def publish(self, channel: str, payload: bytes) -> None:
+        """Send at most once; dropped where it can't be sent."""
+        ...
+
+
+class FrameSink(Protocol):
+    """Carries frames to the sockets of this process."""
+
+    def listened(self) -> Collection[str]:
+        """Return the feeds that somebody listens to."""
+        ...
+
+    def publish_here(self, feed: str, payload: bytes) -> None:
+        """Send an encoded update to a feed's listeners."""
         ...

@@ -16,11 +16,10 @@ from trading_api.kernel.clock import Clock, to_us
 from trading_api.kernel.errors import TradingError
 from trading_api.modules.datafeed import schemas
 from trading_api.modules.datafeed.domain.demo import SLOT_US
+from trading_api.modules.datafeed.ports import FrameSink, PricePublisher
 from trading_api.modules.datafeed.service import TIME_MAX, DatafeedService
 from trading_api.modules.datafeed.ws.v1 import BARS, QUOTES
-from trading_api.runtime.bus import Bus
 from trading_api.runtime.database import Lease
-from trading_api.runtime.ws import Hub
 
 log = structlog.get_logger("datafeed")
 
@@ -34,7 +33,7 @@ async def wait_for_slot(clock: Clock) -> None:
 class PriceFeed:
     """Publishes the quote of every tradable instrument twice a second, moved or not."""
 
-    def __init__(self, *, service: DatafeedService, bus: Bus, clock: Clock) -> None:
+    def __init__(self, *, service: DatafeedService, bus: PricePublisher, clock: Clock) -> None:
         self._service = service
         self._bus = bus
         self._clock = clock
@@ -67,7 +66,7 @@ class Broadcaster:
         self,
         *,
         service: DatafeedService,
-        hub: Hub,
+        hub: FrameSink,
         clock: Clock,
         bars_interval_us: int | None,
     ) -> None:

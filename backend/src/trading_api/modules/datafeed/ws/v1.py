@@ -89,14 +89,11 @@ class QuotesChannel(PriceChannel[schemas.QuotesParams]):
         Raises:
             InstrumentNotFoundError: one of them doesn't.
         """
-        for symbol in self._symbols(params):
-            await self._service.resolve(symbol=symbol)
+        self._symbols(params)
 
     def feeds(self, params: schemas.QuotesParams) -> Sequence[str]:
         """Return one feed per symbol, in canonical spelling."""
-        return [
-            quotes_feed(self._service.symbol_of(symbol=symbol)) for symbol in self._symbols(params)
-        ]
+        return [quotes_feed(symbol) for symbol in self._symbols(params)]
 
     async def snapshot(
         self, principal: Principal | None, params: schemas.QuotesParams
@@ -107,4 +104,6 @@ class QuotesChannel(PriceChannel[schemas.QuotesParams]):
         return [schemas.quote_update(quote) for quote in quotes if quote]
 
     def _symbols(self, params: schemas.QuotesParams) -> list[str]:
-        return list(dict.fromkeys((*params.symbols, *params.fast_symbols)))
+        """Return the full symbols, each once."""
+        asked = (*params.symbols, *params.fast_symbols)
+        return list(dict.fromkeys(self._service.symbol_of(symbol=symbol) for symbol in asked))

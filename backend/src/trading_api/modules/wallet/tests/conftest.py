@@ -1,39 +1,39 @@
 """A migrated wallet database of each kind, and the service on it."""
 
 import os
-from collections.abc import AsyncIterator
-from datetime import UTC, datetime, timedelta
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
+import httpx
 import pytest
+from fastapi import FastAPI
+from joserfc import jwt
+from joserfc.jwk import RSAKey
 from sqlalchemy import text
 
 from trading_api.kernel.ids import UuidV7Ids
 from trading_api.modules.wallet import tables
 from trading_api.modules.wallet.adapters.manual_rail import ManualRail
 from trading_api.modules.wallet.adapters.sandbox_rail import SandboxRail
+from trading_api.modules.wallet.api.v1 import build_router
 from trading_api.modules.wallet.ports import PaymentRail
 from trading_api.modules.wallet.repository import WalletRepository
 from trading_api.modules.wallet.service import WalletService
 from trading_api.modules.wallet.settings import WalletSettings
 from trading_api.runtime.database import Database, Idempotency, Inbox, Outbox
 from trading_api.runtime.database.migrations import Migrations, upgrade
+from trading_api.runtime.http.cursors import Cursors
+from trading_api.runtime.http.dispatch import Dispatch
+from trading_api.runtime.http.edge import Edge
+from trading_api.runtime.http.routing import add_routes
+from trading_api.runtime.identity import AUDIENCE, Identity, ServiceTokens
+from trading_api.runtime.secrets import PRIVATE_KEY_FILE
+from trading_api.runtime.settings import PlatformSettings
+from trading_api.testkit.clocks import START, FixedClock
 
-NOW = datetime(2026, 3, 2, 12, tzinfo=UTC)
-
-
-class FixedClock:
-    def __init__(self) -> None:
-        self.instant = NOW
-
-    def now(self) -> datetime:
-        return self.instant
-
-    def monotonic(self) -> float:
-        return (self.instant - NOW).total_seconds()
-
-    def advance(self, length: timedelta) -> None:
-        self.instant += length
+NOW = START
+PREFIX = "/api/v1/wallet"
+EVERY_SCOPE = ("wallet:read", "wallet:trade", "wallet:withdraw")
 
 
 class Wakes:
@@ -66,11 +66,6 @@ async def database(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncItera
 
 
 @pytest.fixture
-def clock() -> FixedClock:
-    return FixedClock()
-
-
-@pytest.fixture
 def wakes() -> Wakes:
     return Wakes()
 
@@ -100,3 +95,82 @@ def service(database: Database, clock: FixedClock, wakes: Wakes) -> WalletServic
 @pytest.fixture
 def manual_service(database: Database, clock: FixedClock, wakes: Wakes) -> WalletService:
     return make_service(database, clock, wakes, ManualRail())
+
+
+def token_of(
+    settings: PlatformSettings, clock: FixedClock, user_id: str, *, scopes=(), roles=()
+) -> str:
+    """Return an access token as auth would sign it."""
+    key = RSAKey.import_key(
+        (settings.secrets_directory / PRIVATE_KEY_FILE).read_bytes(),
+        {"use": "sig", "alg": "RS256"},
+    )
+    key.ensure_kid()
+    now = int(clock.now().timestamp())
+    claims = {
+        "iss": settings.jwt_issuer,
+        "aud": AUDIENCE,
+        "sub": user_id,
+        "sid": "ses_tests",
+        "jti": "jti_tests",
+        "scopes": list(scopes),
+        "roles": list(roles),
+        "iat": now,
+        "nbf": now,
+        "exp": now + 900,
+    }
+    header = {"alg": "RS256", "typ": "at+jwt", "kid": str(key.kid)}
+    return jwt.encode(header, claims, key, algorithms=["RS256"])
+
+
+ClientOf = Callable[..., httpx.AsyncClient]
+
+
+@pytest.fixture
+async def client_of(
+    database: Database, wakes: Wakes, settings: PlatformSettings, clock: FixedClock
+) -> AsyncIterator[ClientOf]:
+    """Make clients of the module's routes behind the real edge, with real tokens."""
+    clients: list[httpx.AsyncClient] = []
+    identity = Identity(settings=settings, clock=clock)
+
+    def make(
+        user_id: str | None = "usr_alice",
+        *,
+        scopes=EVERY_SCOPE,
+        roles=(),
+        rail: PaymentRail | None = None,
+        module: str | None = None,
+    ) -> httpx.AsyncClient:
+        service = make_service(database, clock, wakes, rail or SandboxRail())
+        cursors = Cursors(b"secret", purpose="wallet.transactions")
+        app = FastAPI(openapi_url=None, redirect_slashes=False)
+        hot = add_routes(app, build_router(service, clock=clock, cursors=cursors), prefix=PREFIX)
+        edge = Edge(
+            Dispatch({PREFIX: app}, hot), identity=identity, ids=UuidV7Ids(), error_shapes={}
+        )
+        headers = {}
+        if module is not None:
+            token = ServiceTokens(settings=settings, module=module, clock=clock).token()
+            headers["Authorization"] = f"Bearer {token}"
+        elif user_id is not None:
+            token = token_of(settings, clock, user_id, scopes=scopes, roles=roles)
+            headers["Authorization"] = f"Bearer {token}"
+        clients.append(
+            httpx.AsyncClient(
+                transport=httpx.ASGITransport(app=edge),
+                base_url=f"http://tests{PREFIX}",
+                headers=headers,
+            )
+        )
+        return clients[-1]
+
+    yield make
+    for each in clients:
+        await each.aclose()
+
+
+@pytest.fixture
+def client(client_of: ClientOf) -> httpx.AsyncClient:
+    """A signed-in customer."""
+    return client_of()

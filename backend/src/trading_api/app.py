@@ -19,9 +19,10 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from trading_api import __version__
-from trading_api.kernel.clock import Clock, SystemClock
+from trading_api.kernel.clock import Clock, SystemClock, to_us
 from trading_api.kernel.errors import UnavailableError
 from trading_api.kernel.ids import IdSource, UuidV7Ids
+from trading_api.runtime.announce import Announcement, ProcessRegistry, ProcessState
 from trading_api.runtime.background import background_of
 from trading_api.runtime.bus import Bus
 from trading_api.runtime.database import Database
@@ -34,6 +35,7 @@ from trading_api.runtime.http.edge import Edge
 from trading_api.runtime.http.health import Readiness, health_router
 from trading_api.runtime.http.problems import ErrorShape
 from trading_api.runtime.http.routing import Handler, ModuleRouter, add_routes
+from trading_api.runtime.http.socket_page import asyncapi_page
 from trading_api.runtime.identity import Identity, ServiceTokens
 from trading_api.runtime.module import (
     API_PREFIX,
@@ -52,6 +54,9 @@ from trading_api.runtime.ws.asyncapi import asyncapi_of
 from trading_api.runtime.ws.socket import WebSocketEndpoint
 
 log = structlog.get_logger("app")
+
+ADDRESS_NAME = "PROCESS_ADDRESS"
+"""Environment name by which whoever starts a process tells it where it listens."""
 
 _DEFAULT_SOCKET_MODULE = "datafeed"
 
@@ -108,7 +113,10 @@ class ProcessApp:
         self._hot: dict[tuple[str, str], Handler] = {}
         self._shapes: dict[str, ErrorShape] = {}
         self._prefixes: dict[str, FastAPI] = {}
-        self._runner = TaskRunner([], leases=None, clock=clock)
+        self._is_started = False
+        self.processes = self._registry(modules)
+        announcing = BackgroundTask("announce", lambda _: self.processes.keep_announcing())
+        self._runner = TaskRunner([announcing], leases=None, clock=clock)
         self.hosted = {name: self._host(module) for name, module in modules.items()}
         self.peers.add_local(tuple(modules), self)
         self._http = self._with_cors(
@@ -151,6 +159,7 @@ class ProcessApp:
                 await ensure_at_head(hosted.context.require_database(), hosted.migrations)
             await hosted.module.start()
             await hosted.runner.start()
+        self._is_started = True
         await self._runner.start()
         log.info("process_started", modules=list(self.hosted), version=__version__)
 
@@ -161,6 +170,7 @@ class ProcessApp:
             for endpoint in hosted.sockets.values():
                 await endpoint.close_all()
         await self._runner.stop()
+        await self.processes.withdraw()
         for hosted in reversed(self.hosted.values()):
             await hosted.runner.stop()
             await hosted.module.stop()
@@ -175,12 +185,17 @@ class ProcessApp:
         hosted = self.hosted[module]
         manifest = hosted.module.manifest
         return openapi_of(
-            hosted.apps[version],
+            [hosted.apps[name] for name in (version, "") if name in hosted.apps],
             title=manifest.name,
             summary=manifest.summary,
             version=version,
             identity=self.identity,
         )
+
+    def asyncapi(self, module: str, version: str) -> dict[str, Any]:
+        """Return the AsyncAPI document of one version of a module's socket."""
+        channels = self.hosted[module].parts.channels[version]
+        return asyncapi_of(module, version, channels)
 
     async def livez(self) -> Response:
         """Answer while the event loop turns."""
@@ -194,7 +209,12 @@ class ProcessApp:
             failures = await hosted.readiness.failures()
             degradations = await hosted.readiness.degradations()
             is_ready = is_ready and not failures
-            modules[name] = {"ready": not failures, "failures": failures, "degraded": degradations}
+            modules[name] = {
+                "ready": not failures,
+                "checks": hosted.readiness.names,
+                "failures": failures,
+                "degraded": degradations,
+            }
         body = {
             "ready": is_ready,
             "process": self._process_name,
@@ -206,6 +226,35 @@ class ProcessApp:
     async def metrics(self) -> Response:
         """Answer Prometheus' exposition of this process."""
         return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
+
+    def _registry(self, modules: Mapping[str, type[Module]]) -> ProcessRegistry:
+        now_us = to_us(self._clock.now())
+        own = Announcement(
+            instance=self._instance,
+            process=self._process_name,
+            modules={
+                name: [each.name for each in module.manifest.versions]
+                for name, module in modules.items()
+            },
+            version=__version__,
+            address=self._environ.get(ADDRESS_NAME, ""),
+            started_at_us=now_us,
+            heartbeat_at_us=now_us,
+            state="starting",
+        )
+        return ProcessRegistry(
+            bus=self.bus, clock=self._clock, own=own, find_state=self._find_state
+        )
+
+    async def _find_state(self) -> ProcessState:
+        if not self._is_started:
+            return "starting"
+        for hosted in self.hosted.values():
+            if hosted.readiness.is_draining:
+                return "stopping"
+            if await hosted.readiness.failures():
+                return "not_ready"
+        return "ready"
 
     def _host(self, module_class: type[Module]) -> HostedModule:
         module = module_class()
@@ -265,6 +314,7 @@ class ProcessApp:
             identity=self.identity,
             peers=self.peers,
             hub=Hub(module=name, bus=self.bus, instance=self._instance, clock=self._clock),
+            processes=self.processes,
             log=structlog.get_logger(name),
         )
 
@@ -303,7 +353,9 @@ class ProcessApp:
     ) -> ModuleRouter:
         router = ModuleRouter(tags=[name])
         base = f"{API_PREFIX}/{version.name}/{name}"
-        access = Access.roles("operator", "admin") if self._settings.is_production else None
+        # The gateway asks as a service when it merges the documents.
+        operators = Access.roles("operator", "admin", "service")
+        access = operators if self._settings.is_production else None
         options: dict[str, Any] = {
             "access": access or Access.public(),
             "include_in_schema": False,
@@ -326,7 +378,15 @@ class ProcessApp:
 
             @router.get("/ws/asyncapi.json", **options)
             async def get_asyncapi() -> Response:
-                return JSONResponse(asyncapi_of(name, version.name, parts.channels[version.name]))
+                return JSONResponse(self.asyncapi(name, version.name))
+
+            @router.get("/ws/asyncapi", **options)
+            async def get_asyncapi_page() -> Response:
+                return asyncapi_page(
+                    self.asyncapi(name, version.name),
+                    title=f"{name} {version.name}",
+                    document_url=f"{base}/ws/asyncapi.json",
+                )
 
         return router
 

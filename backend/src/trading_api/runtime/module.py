@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Literal
 from trading_api.contracts.envelope import Envelope, Event
 from trading_api.kernel.clock import Clock
 from trading_api.kernel.ids import IdSource
+from trading_api.runtime.announce import ProcessRegistry
 from trading_api.runtime.bus import Bus
 from trading_api.runtime.database import Database, Inbox, Lease, Leases, Outbox
 from trading_api.runtime.http.routing import ModuleRouter
@@ -125,6 +126,7 @@ class ModuleContext:
         environ: the process's environment, for the module's own settings class.
         database: the module's own; None where its manifest needs none.
         process_name: such as ``broker_0``, for people.
+        processes: the live registry of all processes of the platform.
     """
 
     name: str
@@ -139,6 +141,7 @@ class ModuleContext:
     identity: Identity
     peers: Peers
     hub: Hub
+    processes: ProcessRegistry
     log: Any
 
     def require_database(self) -> Database:

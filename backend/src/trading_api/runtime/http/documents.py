@@ -1,7 +1,9 @@
 """OpenAPI documents and the pages that show them, from local assets, one per module and version."""
 
+import base64
+import hashlib
 from collections.abc import Sequence
-from importlib import resources
+from importlib import metadata, resources
 from pathlib import Path
 from typing import Any
 
@@ -37,14 +39,17 @@ def security_schemes(identity: Identity) -> dict[str, Any]:
 
 
 def openapi_of(
-    app: FastAPI, *, title: str, summary: str, version: str, identity: Identity
+    apps: Sequence[FastAPI], *, title: str, summary: str, version: str, identity: Identity
 ) -> dict[str, Any]:
-    """Return the OpenAPI document of the app's public routes under one API version."""
-    prefix = f"/api/{version}/"
+    """Return the OpenAPI document of the apps' public routes under one API version.
+
+    Routes outside of ``/api`` belong to every version; internal ones to none.
+    """
     routes = [
         route
+        for app in apps
         for route in app.router.routes
-        if getattr(route, "path", "").startswith(prefix) or not _is_versioned(route)
+        if _belongs_to(getattr(route, "path", ""), version)
     ]
     document = get_openapi(
         title=title,
@@ -65,14 +70,20 @@ def openapi_of(
     return document
 
 
+def hash_source(text: str) -> str:
+    """Return the source by which a content security policy allows an inline script or style."""
+    digest = hashlib.sha256(text.encode("utf-8")).digest()
+    return f"'sha256-{base64.b64encode(digest).decode('ascii')}'"
+
+
 def swagger_page(*, title: str, openapi_url: str) -> HTMLResponse:
     """Return a Swagger UI page that loads nothing from any other host."""
     return _page(
         title,
-        '<link rel="stylesheet" href="/docs/assets/swagger-ui.css">',
+        f'<link rel="stylesheet" href="{_asset("swagger-ui.css")}">',
         f'<div id="swagger-ui" data-url="{openapi_url}"></div>'
-        '<script src="/docs/assets/swagger-ui-bundle.js"></script>'
-        '<script src="/docs/assets/start-swagger.js"></script>',
+        f'<script src="{_asset("swagger-ui-bundle.js")}"></script>'
+        f'<script src="{_asset("start-swagger.js")}"></script>',
     )
 
 
@@ -82,7 +93,7 @@ def redoc_page(*, title: str, openapi_url: str) -> HTMLResponse:
         title,
         "",
         f'<redoc spec-url="{openapi_url}"></redoc>'
-        '<script src="/docs/assets/redoc.standalone.js"></script>',
+        f'<script src="{_asset("redoc.standalone.js")}"></script>',
     )
 
 
@@ -92,17 +103,25 @@ SwaggerUIBundle({ url: element.dataset.url, dom_id: "#swagger-ui", deepLinking: 
 """
 
 
+def _asset(name: str) -> str:
+    """Return an asset's URL; the version in it lets browsers keep the asset for a year."""
+    return f"{ASSETS_PREFIX}/{name}?v={metadata.version('fastapi-offline')}"
+
+
 def _page(title: str, head: str, body: str) -> HTMLResponse:
     return HTMLResponse(
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
-        f'<meta name="viewport" content="width=device-width, initial-scale=1">{head}</head>'
+        f'<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f'<link rel="icon" href="data:,">{head}</head>'
         f"<body>{body}</body></html>",
         headers={"Content-Security-Policy": PAGE_POLICY, "Cache-Control": "no-cache"},
     )
 
 
-def _is_versioned(route: Any) -> bool:
-    return getattr(route, "path", "").startswith("/api/")
+def _belongs_to(path: str, version: str) -> bool:
+    if path.startswith("/api/"):
+        return path.startswith(f"/api/{version}/")
+    return not path.startswith("/internal/")
 
 
 def _as_problem(response: dict[str, Any]) -> None:
@@ -116,6 +135,7 @@ __all__: Sequence[str] = (
     "PAGE_POLICY",
     "START_SWAGGER",
     "assets_directory",
+    "hash_source",
     "openapi_of",
     "redoc_page",
     "security_schemes",

@@ -70,6 +70,11 @@ class Readiness:
         self._degrading = degrading
         self.is_draining = False
 
+    @property
+    def names(self) -> list[str]:
+        """Return the names of all checks."""
+        return [check.name for check in (*self._required, *self._degrading)]
+
     async def failures(self) -> dict[str, str]:
         """Return what keeps the module from serving, by check; empty when ready."""
         if self.is_draining:

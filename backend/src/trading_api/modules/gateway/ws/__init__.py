@@ -1,0 +1,1 @@
+"""The gateway's WebSocket channels by version."""

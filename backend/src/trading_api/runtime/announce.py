@@ -53,6 +53,11 @@ class Announcement:
     heartbeat_at_us: int
     state: ProcessState
 
+    @property
+    def is_live(self) -> bool:
+        """Tell whether the process may be counted on: anything but lost."""
+        return self.state != "lost"
+
     def encode(self) -> bytes:
         """Return the JSON that stands in the registry."""
         return orjson.dumps(asdict(self))

@@ -32,7 +32,7 @@ class Probe:
 
     Attributes:
         version: of the program that answered; None where nothing did.
-        latency_ms: time to the answer, milliseconds; None where none came in time.
+        latency_us: time to the answer, microseconds; None where none came in time.
         checks: every readiness check and ``ok`` or the reason.
         failures: names of checks without which the module serves nobody.
         silence: why there is no answer; None where there is one.
@@ -40,7 +40,7 @@ class Probe:
 
     module: str
     version: str | None = None
-    latency_ms: float | None = None
+    latency_us: int | None = None
     checks: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     failures: frozenset[str] = frozenset()
     silence: str | None = None
@@ -57,7 +57,7 @@ class ModuleHealth:
     status: HealthStatus
     instances: int
     version: str | None
-    latency_ms: float | None
+    latency_us: int | None
     checks: Mapping[str, str]
 
 
@@ -94,7 +94,7 @@ def assess_module(probe: Probe, *, instances: int) -> ModuleHealth:
         status=status,
         instances=max(at_least, instances),
         version=probe.version,
-        latency_ms=probe.latency_ms,
+        latency_us=probe.latency_us,
         checks=probe.checks,
     )
 

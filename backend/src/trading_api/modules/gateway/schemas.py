@@ -46,7 +46,7 @@ class ModuleHealthView(ResponseModel):
             status=health.status.value,
             instances=health.instances,
             version=health.version,
-            latency_ms=health.latency_ms,
+            latency_ms=None if health.latency_us is None else health.latency_us / 1000,
             checks={
                 name: reason if with_details or reason == PASSED else "failing"
                 for name, reason in health.checks.items()

@@ -100,9 +100,7 @@ class GatewayService:
             asyncio.gather(*(self._modules.probe(name) for name in names)),
             self._processes.list_processes(),
         )
-        instances = Counter(
-            name for each in processes if each.state != "lost" for name in each.modules
-        )
+        instances = Counter(name for each in processes if each.is_live for name in each.modules)
         return assess_platform(
             probes,
             instances=instances,

@@ -46,13 +46,13 @@ class PeerModules:
             return Probe(module, silence=error.message)
         except (ValueError, KeyError, TypeError):
             return Probe(module, silence="its answer can't be read")
-        latency_ms = round((self._clock.monotonic() - began) * 1000, 2)
+        latency_us = round((self._clock.monotonic() - began) * 1_000_000)
         reasons = {**state["degraded"], **state["failures"]}
         names = dict.fromkeys((*state.get("checks", ()), *reasons))
         return Probe(
             module,
             version=found.get("version"),
-            latency_ms=latency_ms,
+            latency_us=latency_us,
             checks={name: reasons.get(name, PASSED) for name in names},
             failures=frozenset(state["failures"]),
         )

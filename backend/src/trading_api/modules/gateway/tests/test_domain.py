@@ -11,7 +11,7 @@ from trading_api.modules.gateway.domain import (
     merge_openapi,
 )
 
-WELL = Probe("broker", version="1", latency_ms=2.0, checks={"database": "ok", "bus": "ok"})
+WELL = Probe("broker", version="1", latency_us=2000, checks={"database": "ok", "bus": "ok"})
 SILENT = Probe("wallet", silence="no answer within 1 s")
 WITHOUT_BUS = Probe("auth", version="1", checks={"database": "ok", "bus": "does not answer"})
 WITHOUT_DATABASE = Probe(

@@ -4,10 +4,13 @@ The holder passes its ``Lease`` into each guarded transaction, which re-reads th
 that slept past its time finds another number there and changes nothing.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
 
 from trading_api.kernel.clock import Clock, to_us
 from trading_api.kernel.errors import ConflictError, ErrorCode
@@ -63,9 +66,19 @@ class Leases:
 
     Args:
         owner: unique among all processes that ever lived, such as host, pid and start time.
+        duration: how long a lease lasts without renewal.
     """
 
-    def __init__(self, table: sa.Table, *, database: Database, clock: Clock, owner: str) -> None:
+    def __init__(
+        self,
+        table: sa.Table,
+        *,
+        database: Database,
+        clock: Clock,
+        owner: str,
+        duration: timedelta = DURATION,
+    ) -> None:
+        self.duration = duration
         self._table = table
         self._database = database
         self._clock = clock
@@ -73,32 +86,40 @@ class Leases:
 
     async def acquire(self, name: str) -> Lease | None:
         """Take the lease, or renew one's own; None while another holds it."""
-        now_us = to_us(self._clock.now())
-        expires_at_us = now_us + DURATION // timedelta(microseconds=1)
+        # Standbys ask all the time; only who may get it takes the database's write lock.
+        async with self._database.snapshot() as snapshot:
+            row = await snapshot.first(sa.select(self._table).where(self._table.c.name == name))
+        if row is not None and not self._may_take(row):
+            return None
         async with self._database.transaction() as transaction:
             row = await transaction.first(
                 sa.select(self._table).where(self._table.c.name == name).with_for_update()
             )
             if row is None:
-                await transaction.execute(
-                    self._table.insert(),
-                    {
-                        "name": name,
-                        "owner": self._owner,
-                        "fencing": 1,
-                        "expires_at_us": expires_at_us,
-                    },
-                )
-                return Lease(name, self._owner, 1)
-            if row.owner != self._owner and row.expires_at_us > now_us:
+                return await self._insert(transaction, name)
+            if not self._may_take(row):
                 return None
             fencing = row.fencing if row.owner == self._owner else row.fencing + 1
             await transaction.execute(
                 self._table.update()
                 .where(self._table.c.name == name)
-                .values(owner=self._owner, fencing=fencing, expires_at_us=expires_at_us)
+                .values(owner=self._owner, fencing=fencing, expires_at_us=self._expiry_us())
             )
             return Lease(name, self._owner, fencing)
+
+    async def renew(self, leases: Sequence[Lease]) -> list[Lease]:
+        """Extend one's leases in one transaction; return those that are still held."""
+        held: list[Lease] = []
+        async with self._database.transaction() as transaction:
+            for lease in leases:
+                result = await transaction.execute(
+                    self._table.update()
+                    .where(self._is(lease))
+                    .values(expires_at_us=self._expiry_us())
+                )
+                if result.rowcount == 1:
+                    held.append(lease)
+        return held
 
     async def ensure_held(self, transaction: Transaction, lease: Lease) -> None:
         """Check the fencing number inside the guarded transaction.
@@ -118,11 +139,28 @@ class Leases:
         """Give the lease up, so that a standby takes over at once; harmless when already lost."""
         async with self._database.transaction() as transaction:
             await transaction.execute(
-                self._table.update()
-                .where(
-                    self._table.c.name == lease.name,
-                    self._table.c.owner == lease.owner,
-                    self._table.c.fencing == lease.fencing,
-                )
-                .values(expires_at_us=0)
+                self._table.update().where(self._is(lease)).values(expires_at_us=0)
             )
+
+    async def _insert(self, transaction: Transaction, name: str) -> Lease | None:
+        insert = postgresql.insert if transaction.dialect == "postgresql" else sqlite.insert
+        result = await transaction.execute(
+            insert(self._table)
+            .values(name=name, owner=self._owner, fencing=1, expires_at_us=self._expiry_us())
+            .on_conflict_do_nothing()
+        )
+        return Lease(name, self._owner, 1) if result.rowcount == 1 else None
+
+    def _may_take(self, row: sa.Row[Any]) -> bool:
+        is_free: bool = row.owner == self._owner or row.expires_at_us <= to_us(self._clock.now())
+        return is_free
+
+    def _expiry_us(self) -> int:
+        return to_us(self._clock.now() + self.duration)
+
+    def _is(self, lease: Lease) -> sa.ColumnElement[bool]:
+        return sa.and_(
+            self._table.c.name == lease.name,
+            self._table.c.owner == lease.owner,
+            self._table.c.fencing == lease.fencing,
+        )

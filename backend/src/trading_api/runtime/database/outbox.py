@@ -6,6 +6,7 @@ commits late. The relay is ``runtime.bus.relay``.
 """
 
 import json
+from collections.abc import Callable
 from datetime import datetime, timedelta
 
 import sqlalchemy as sa
@@ -39,7 +40,6 @@ def table(metadata: sa.MetaData) -> sa.Table:
         sa.Column("causation_id", sa.Text),
         sa.Column("traceparent", sa.Text),
         sa.Column("sequence", sa.BigInteger, unique=True),
-        sa.Column("is_published", sa.Boolean, nullable=False, server_default=sa.false()),
     )
 
 
@@ -56,6 +56,7 @@ class Outbox:
         self.producer = producer
         self._ids = ids
         self._clock = clock
+        self._callbacks: list[Callable[[], None]] = []
 
     async def add(
         self,
@@ -87,74 +88,73 @@ class Outbox:
                 "traceparent": context.traceparent.get(),
             },
         )
+        transaction.after_commit(self._tell)
         return event_id
 
-    async def number(self, transaction: Transaction, *, limit: int) -> int:
+    def on_added(self, callback: Callable[[], None]) -> None:
+        """Call back after each commit that brought events; for waking a relay, so be quick."""
+        self._callbacks.append(callback)
+
+    async def number(self, transaction: Transaction, *, limit: int, floor: int = 0) -> int:
         """Give up to ``limit`` committed events their sequence; return how many got one.
 
         Only the holder of the relay's lease may call this, inside a transaction it guards.
+
+        Args:
+            floor: count on from here where the table itself counted less, as after a restore.
         """
-        waiting = await transaction.all(
-            sa.select(self.table.c.id)
+        last = await transaction.scalar(sa.select(sa.func.max(self.table.c.sequence)))
+        waiting = (
+            sa.select(
+                self.table.c.id,
+                sa.func.row_number().over(order_by=self.table.c.id).label("place"),
+            )
             .where(self.table.c.sequence.is_(None))
             .order_by(self.table.c.id)
             .limit(limit)
+            .subquery("waiting")
         )
-        if not waiting:
-            return 0
-        last = await transaction.scalar(sa.select(sa.func.max(self.table.c.sequence)))
-        start = (last or 0) + 1
-        await transaction.execute(
+        result = await transaction.execute(
             self.table.update()
-            .where(self.table.c.id == sa.bindparam("row_id"))
-            .values(sequence=sa.bindparam("row_sequence")),
-            [
-                {"row_id": row.id, "row_sequence": start + offset}
-                for offset, row in enumerate(waiting)
-            ],
+            .where(self.table.c.id == waiting.c.id)
+            .values(sequence=waiting.c.place + max(last or 0, floor))
         )
-        return len(waiting)
+        return result.rowcount
 
-    async def list_unpublished(self, transaction: Transaction, *, limit: int) -> list[Envelope]:
-        """Return numbered events that the stream may not have yet, oldest first."""
-        return await self._list(
-            transaction,
-            sa.and_(self.table.c.sequence.is_not(None), self.table.c.is_published.is_(False)),
-            limit,
+    async def has_unnumbered(self, transaction: Transaction) -> bool:
+        """Tell whether committed events wait for their sequence."""
+        found = await transaction.scalar(
+            sa.select(self.table.c.id).where(self.table.c.sequence.is_(None)).limit(1)
         )
+        return found is not None
 
     async def list_after(
         self, transaction: Transaction, *, sequence: int, limit: int
     ) -> list[Envelope]:
-        """Return events behind ``sequence``, oldest first, for a consumer that catches up."""
+        """Return numbered events behind ``sequence``, oldest first."""
         return await self._list(transaction, self.table.c.sequence > sequence, limit)
 
-    async def mark_published(self, transaction: Transaction, *, up_to: int) -> None:
-        """Note that the stream has everything up to that sequence."""
-        await transaction.execute(
-            self.table.update()
-            .where(self.table.c.sequence <= up_to, self.table.c.is_published.is_(False))
-            .values(is_published=True)
-        )
-
-    async def mark_all_unpublished(self, transaction: Transaction) -> None:
-        """Forget what was published, after the bus lost its stream; inboxes drop the repeats."""
-        await transaction.execute(
-            self.table.update().where(self.table.c.sequence.is_not(None)).values(is_published=False)
-        )
+    async def get_range(self, transaction: Transaction) -> tuple[int, int]:
+        """Return the first and the last sequence that are kept; zeros where there is none."""
+        # Two look-ups in the index; one statement with both aggregates would scan on SQLite.
+        first = await transaction.scalar(sa.select(sa.func.min(self.table.c.sequence)))
+        last = await transaction.scalar(sa.select(sa.func.max(self.table.c.sequence)))
+        return first or 0, last or 0
 
     async def remove_older_than(self, transaction: Transaction, *, instant: datetime) -> int:
-        """Remove published events recorded before ``instant``; return how many."""
+        """Remove numbered events recorded before ``instant``; return how many."""
         # The newest row stays: it carries the sequence that the next event counts on from.
         newest = sa.select(sa.func.max(self.table.c.sequence)).scalar_subquery()
         result = await transaction.execute(
             self.table.delete().where(
-                self.table.c.recorded_at_us < to_us(instant),
-                self.table.c.is_published.is_(True),
-                self.table.c.sequence < newest,
+                self.table.c.recorded_at_us < to_us(instant), self.table.c.sequence < newest
             )
         )
         return result.rowcount
+
+    def _tell(self) -> None:
+        for callback in self._callbacks:
+            callback()
 
     async def _list(
         self, transaction: Transaction, condition: sa.ColumnElement[bool], limit: int

@@ -40,6 +40,25 @@ def upgrade() -> None:
         schema="wallet",
     )
     op.create_table(
+        "inbox_cursors",
+        sa.Column("producer", _Id, nullable=False),
+        sa.Column("sequence", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("producer", name=op.f("pk_inbox_cursors")),
+        schema="wallet",
+    )
+    op.create_table(
+        "inbox_dead_letters",
+        sa.Column("event_id", _Id, nullable=False),
+        sa.Column("producer", sa.Text(), nullable=False),
+        sa.Column("type", sa.Text(), nullable=False),
+        sa.Column("envelope", sa.Text(), nullable=False),
+        sa.Column("reason", sa.Text(), nullable=False),
+        sa.Column("deliveries", sa.Integer(), nullable=False),
+        sa.Column("failed_at_us", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("event_id", name=op.f("pk_inbox_dead_letters")),
+        schema="wallet",
+    )
+    op.create_table(
         "leases",
         sa.Column("name", _Id, nullable=False),
         sa.Column("owner", sa.Text(), nullable=False),
@@ -147,7 +166,6 @@ def upgrade() -> None:
         sa.Column("causation_id", sa.Text(), nullable=True),
         sa.Column("traceparent", sa.Text(), nullable=True),
         sa.Column("sequence", sa.BigInteger(), nullable=True),
-        sa.Column("is_published", sa.Boolean(), server_default=sa.false(), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_outbox")),
         sa.UniqueConstraint("event_id", name=op.f("uq_outbox_event_id")),
         sa.UniqueConstraint("sequence", name=op.f("uq_outbox_sequence")),

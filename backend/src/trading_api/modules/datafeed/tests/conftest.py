@@ -73,8 +73,9 @@ async def database(seeded_file: Path, tmp_path: Path) -> AsyncIterator[Database]
 
 
 @pytest.fixture
-async def empty_database(tmp_path: Path) -> AsyncIterator[Database]:
-    database = a_database(tmp_path / "empty.db")
+async def empty_database(database_url: str) -> AsyncIterator[Database]:
+    """A migrated database without rows, on each of the two databases."""
+    database = Database(database_url, schema="datafeed")
     await upgrade(database, MIGRATIONS)
     yield database
     await database.close()

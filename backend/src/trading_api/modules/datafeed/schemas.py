@@ -343,12 +343,11 @@ def quote_update(quote: Quote) -> dict[str, Any]:
 
 def encode_bars(instrument: Instrument, selection: Selection) -> bytes:
     """Encode the native answer of the bars route."""
-    has_bars = len(selection.bars) > 0
     next_time = None if selection.next_time is None else selection.next_time * 1_000
     return orjson.dumps(
         {
             "bars": bar_views(instrument, selection.bars),
-            "no_data": not has_bars,
+            "no_data": not len(selection.bars),
             "next_time": next_time,
         }
     )
@@ -356,15 +355,10 @@ def encode_bars(instrument: Instrument, selection: Selection) -> bytes:
 
 def bar_views(instrument: Instrument, bars: Columns) -> list[dict[str, Any]]:
     """Return bars as JSON-ready objects, times in milliseconds."""
-    scale = instrument.price_scale
-    columns = (
-        bars.time * 1_000,
-        *(column / scale for column in (bars.open, bars.high, bars.low, bars.close)),
-        _volumes(instrument, bars.volume),
-    )
+    columns = (column.tolist() for column in _wire_columns(instrument, bars))
     return [
         {"time": t, "open": o, "high": h, "low": lo, "close": c, "volume": v}
-        for t, o, h, lo, c, v in zip(*(column.tolist() for column in columns), strict=True)
+        for t, o, h, lo, c, v in zip(*columns, strict=True)
     ]
 
 
@@ -423,6 +417,13 @@ def encode_symbol_columns(views: list[SymbolInfoView]) -> bytes:
     ):
         columns[name.replace("_", "-")] = [getattr(view, name) for view in views]
     return orjson.dumps(columns)
+
+
+def _wire_columns(instrument: Instrument, bars: Columns) -> list[Ints | Floats]:
+    """Return time in milliseconds, the four prices, the volume."""
+    scale = instrument.price_scale
+    prices = [column / scale for column in (bars.open, bars.high, bars.low, bars.close)]
+    return [bars.time * 1_000, *prices, _volumes(instrument, bars.volume)]
 
 
 def _volumes(instrument: Instrument, volume: Ints) -> Ints | Floats:

@@ -9,7 +9,7 @@ from trading_api.kernel.clock import to_us
 from trading_api.kernel.errors import FieldError
 from trading_api.modules.datafeed.domain.aggregate import DAY_SECONDS
 from trading_api.modules.datafeed.domain.columns import BARS_MAX, Selection, Window
-from trading_api.modules.datafeed.domain.demo import SLOT_US, DemoMarket
+from trading_api.modules.datafeed.domain.demo import SLOT_US, DemoMarket, MinuteDays
 from trading_api.modules.datafeed.domain.instrument import (
     Exchange,
     Instrument,
@@ -288,6 +288,7 @@ def published_instrument(instrument: Instrument) -> contract.Instrument:
 
 def _markets_of(stored: MarketData) -> dict[str, Market]:
     markets: dict[str, Market] = {}
+    minute_days = MinuteDays()
     for instrument in stored.instruments:
         series = stored.series[instrument.series_id]
         market: Market
@@ -302,6 +303,7 @@ def _markets_of(stored: MarketData) -> dict[str, Market]:
                 stored.splits.get(series.id, ()),
                 anchor_time=stored.anchor.anchor_time,
                 seed=stored.anchor.seed,
+                minute_days=minute_days,
             )
         markets[instrument.symbol] = market
     return markets

@@ -3,11 +3,11 @@
 import pytest
 from sqlalchemy import text
 
-from ledger.conftest import ALICE, BOB, NOW, SCHEMA, TABLES, a_deposit, a_transfer, usd
 from trading_api.ledger.checks import check_ledger
 from trading_api.ledger.domain import HoldRequest, reversal
 from trading_api.ledger.engine import Ledger
 from trading_api.runtime.database import Database
+from trading_api.testkit.ledgers import ALICE, BOB, NOW, SCHEMA, TABLES, a_deposit, a_transfer, usd
 
 PLANTED = {
     "L1": "UPDATE {}ledger_postings SET amount_minor = 99 WHERE entry_id = 'e1' AND position = 0",

@@ -4,7 +4,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ledger.conftest import ALICE, BOB, EXTERNAL, NOW, a_deposit, usd
 from trading_api.kernel.clock import to_us
 from trading_api.kernel.errors import ConflictError
 from trading_api.kernel.values import Money, currency
@@ -29,6 +28,7 @@ from trading_api.ledger.domain import (
     release,
 )
 from trading_api.ledger.errors import LedgerInvariantError
+from trading_api.testkit.ledgers import ALICE, BOB, EXTERNAL, NOW, a_deposit, usd
 
 ACCOUNTS = {account.account_id: account for account in (ALICE, BOB, EXTERNAL)}
 

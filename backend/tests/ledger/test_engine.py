@@ -7,17 +7,6 @@ import pytest
 from sqlalchemy import select, text, update
 from sqlalchemy.exc import DBAPIError
 
-from ledger.conftest import (
-    ALICE,
-    BOB,
-    EXTERNAL,
-    NOW,
-    TABLES,
-    a_deposit,
-    a_transfer,
-    a_withdrawal,
-    usd,
-)
 from trading_api.kernel.clock import to_us
 from trading_api.kernel.values import currency
 from trading_api.ledger.checks import check_ledger
@@ -48,6 +37,17 @@ from trading_api.ledger.errors import (
     LedgerInvariantError,
 )
 from trading_api.runtime.database import Database
+from trading_api.testkit.ledgers import (
+    ALICE,
+    BOB,
+    EXTERNAL,
+    NOW,
+    TABLES,
+    a_deposit,
+    a_transfer,
+    a_withdrawal,
+    usd,
+)
 
 
 async def post(database: Database, ledger: Ledger, entry: Entry):
@@ -66,7 +66,7 @@ async def assert_proven(database: Database) -> None:
         assert await check_ledger(transaction, TABLES) == []
 
 
-async def dump(database: Database) -> list[tuple]:
+async def dump(database: Database) -> list[tuple[object, ...]]:
     async with database.snapshot() as transaction:
         return [
             tuple(row)

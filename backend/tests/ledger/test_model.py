@@ -11,7 +11,13 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from ledger.conftest import (
+from trading_api.kernel.errors import ConflictError
+from trading_api.ledger.checks import check_ledger
+from trading_api.ledger.domain import Entry, HoldRequest
+from trading_api.ledger.engine import Ledger
+from trading_api.ledger.errors import EntryDiffersError, InsufficientFundsError
+from trading_api.runtime.database import Database
+from trading_api.testkit.ledgers import (
     ALICE,
     BOB,
     EXTERNAL,
@@ -24,12 +30,6 @@ from ledger.conftest import (
     create_ledger,
     usd,
 )
-from trading_api.kernel.errors import ConflictError
-from trading_api.ledger.checks import check_ledger
-from trading_api.ledger.domain import Entry, HoldRequest
-from trading_api.ledger.engine import Ledger
-from trading_api.ledger.errors import EntryDiffersError, InsufficientFundsError
-from trading_api.runtime.database import Database
 
 CUSTOMERS = {"alice": ALICE, "bob": BOB}
 names = st.sampled_from(sorted(CUSTOMERS))

@@ -1,15 +1,12 @@
 """A migrated wallet database of each kind, and the service on it."""
 
-import os
 from collections.abc import AsyncIterator, Callable
-from pathlib import Path
 
 import httpx
 import pytest
 from fastapi import FastAPI
 from joserfc import jwt
 from joserfc.jwk import RSAKey
-from sqlalchemy import text
 
 from trading_api.kernel.ids import UuidV7Ids
 from trading_api.modules.wallet import tables
@@ -46,20 +43,11 @@ class Wakes:
         self.seen.append((stream, sequence))
 
 
-@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgresql)])
-async def database(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Database]:
-    if request.param == "sqlite":
-        url = f"sqlite+aiosqlite:///{tmp_path}/wallet.db"
-    else:
-        url = os.environ.get("LEDGER_TEST_POSTGRESQL_URL", "")
-        if not url:
-            pytest.skip("no PostgreSQL")
-    made = Database(url, schema="wallet")
-    if made.dialect == "postgresql":
-        async with made.transaction() as transaction:
-            await transaction.execute(text("DROP SCHEMA IF EXISTS wallet CASCADE"))
-    await upgrade(made, Migrations.of_package("wallet", "trading_api.modules.wallet"))
+@pytest.fixture
+async def database(database_url: str) -> AsyncIterator[Database]:
+    made = Database(database_url, schema="wallet")
     try:
+        await upgrade(made, Migrations.of_package("wallet", "trading_api.modules.wallet"))
         yield made
     finally:
         await made.close()

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from typing import Any
 
 import pytest
 
@@ -9,10 +10,10 @@ from trading_api.modules.wallet.adapters.manual_rail import ManualRail
 from trading_api.modules.wallet.tests.conftest import EVERY_SCOPE
 
 
-def problem(answer, status: int, code: str) -> dict:
+def problem(answer, status: int, code: str) -> dict[str, Any]:
     assert answer.status_code == status, answer.text
     assert answer.headers["content-type"] == "application/problem+json"
-    body = answer.json()
+    body: dict[str, Any] = answer.json()
     assert body["code"] == code, body
     return body
 

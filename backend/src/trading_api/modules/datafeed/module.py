@@ -10,8 +10,12 @@ from trading_api.modules.datafeed import tables
 from trading_api.modules.datafeed.adapters.bundled import BundledHistory
 from trading_api.modules.datafeed.api.udf import build_udf_router
 from trading_api.modules.datafeed.api.v1 import build_internal_router, build_router
+from trading_api.modules.datafeed.domain.columns import BARS_MAX
+from trading_api.modules.datafeed.domain.instrument import Exchange
+from trading_api.modules.datafeed.domain.resolution import parse_resolution
+from trading_api.modules.datafeed.errors import ResolutionUnsupportedError
 from trading_api.modules.datafeed.repository import MarketRepository
-from trading_api.modules.datafeed.service import DatafeedService, SeedProgress
+from trading_api.modules.datafeed.service import TIME_MAX, DatafeedService, SeedProgress
 from trading_api.modules.datafeed.settings import DatafeedSettings
 from trading_api.modules.datafeed.ws.live import Broadcaster, PriceFeed
 from trading_api.modules.datafeed.ws.v1 import BarsChannel, QuotesChannel
@@ -26,7 +30,7 @@ from trading_api.runtime.module import (
     ModuleContext,
     ModuleParts,
 )
-from trading_api.runtime.settings import load_settings
+from trading_api.runtime.settings import ConfigurationError, load_settings
 
 _SERIES_STEPS = 7
 """Six bundled series and the instruments: what the seed's progress bar counts."""
@@ -45,10 +49,15 @@ class DatafeedModule(Module):
     def build(self, context: ModuleContext) -> ModuleParts:
         """Build the service over this process's database, its routes, channels and tasks."""
         settings = load_settings(DatafeedSettings, context.environ)
+        _ensure_resolutions(settings.ready_resolutions)
         database, clock = context.require_database(), context.clock
         self._service = service = DatafeedService(
-            database=database, repository=MarketRepository(), history=BundledHistory()
+            database=database,
+            repository=MarketRepository(),
+            history=BundledHistory(),
+            required=settings.required_tickers,
         )
+        self._settings, self._clock = settings, clock
         access = Access.public() if settings.datafeed_public else Access.scope("datafeed:read")
         router = build_router(service=service, clock=clock, access=access)
         udf = build_udf_router(service=service, clock=clock, access=access)
@@ -83,8 +92,28 @@ class DatafeedModule(Module):
         )
 
     async def start(self) -> None:
-        """Read everything stored into memory."""
-        await self._service.load()
+        """Read everything stored into memory, and make the first bars ready."""
+        if not await self._service.load():
+            return
+        now = self._clock.now()
+        for ticker in self._settings.required_tickers:
+            for resolution in self._settings.ready_resolutions:
+                await self._service.bars(
+                    symbol=f"{Exchange.DEMO}:{ticker}",
+                    resolution=resolution,
+                    from_time=0,
+                    to_time=TIME_MAX,
+                    count_back=BARS_MAX,
+                    now=now,
+                )
+
+
+def _ensure_resolutions(resolutions: Sequence[str]) -> None:
+    for each in resolutions:
+        try:
+            parse_resolution(each)
+        except ResolutionUnsupportedError as error:
+            raise ConfigurationError([f"BAR_BROADCASTER_RESOLUTIONS: {error.message}"]) from None
 
 
 class _SeedCommand:

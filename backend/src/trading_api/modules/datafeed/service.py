@@ -18,6 +18,7 @@ from trading_api.modules.datafeed.domain.instrument import (
 )
 from trading_api.modules.datafeed.domain.resolution import Resolution, parse_resolution
 from trading_api.modules.datafeed.domain.series import HistoricalMarket, Market
+from trading_api.modules.datafeed.domain.simulated import simulated_instrument, simulated_series
 from trading_api.modules.datafeed.errors import (
     InstrumentNotFoundError,
     MarketDataMissingError,
@@ -62,14 +63,25 @@ class SeedProgress:
 
 
 class DatafeedService:
-    """Market data of this process: everything in memory, the database behind it."""
+    """Market data of this process: everything in memory, the database behind it.
+
+    Args:
+        history: what ``seed`` loads.
+        required: tickers that must exist on DEMO; those without history are simulated.
+    """
 
     def __init__(
-        self, *, database: Database, repository: MarketRepository, history: HistorySource
+        self,
+        *,
+        database: Database,
+        repository: MarketRepository,
+        history: HistorySource,
+        required: Sequence[str] = (),
     ) -> None:
         self._database = database
         self._repository = repository
         self._history = history
+        self._required = tuple(required)
         self._markets: dict[str, Market] = {}
         self._generation = 0
 
@@ -77,7 +89,7 @@ class DatafeedService:
         """Read everything stored into memory; return False where nothing was ever seeded."""
         async with self._database.snapshot() as transaction:
             stored = await self._repository.load(transaction)
-        self._markets = _markets_of(stored)
+        self._markets = _markets_of(stored, self._required)
         self._generation += 1
         return bool(self._markets)
 
@@ -286,7 +298,7 @@ def published_instrument(instrument: Instrument) -> contract.Instrument:
     )
 
 
-def _markets_of(stored: MarketData) -> dict[str, Market]:
+def _markets_of(stored: MarketData, required: Sequence[str]) -> dict[str, Market]:
     markets: dict[str, Market] = {}
     minute_days = MinuteDays()
     for instrument in stored.instruments:
@@ -306,6 +318,18 @@ def _markets_of(stored: MarketData) -> dict[str, Market]:
                 minute_days=minute_days,
             )
         markets[instrument.symbol] = market
+    for ticker in required:
+        instrument = simulated_instrument(ticker)
+        if stored.anchor is None or instrument.symbol in markets:
+            continue
+        markets[instrument.symbol] = DemoMarket(
+            instrument,
+            simulated_series(ticker, seed=stored.anchor.seed),
+            (),
+            anchor_time=stored.anchor.anchor_time,
+            seed=stored.anchor.seed,
+            minute_days=minute_days,
+        )
     return markets
 
 

@@ -21,8 +21,27 @@ class DatafeedSettings(OwnedSettings):
         2.0, ge=0.5, le=60, description="seconds between two updates of a forming bar"
     )
     bar_broadcaster_symbols: str = Field(
-        "AAPL,GOOGL,MSFT", description="instruments that must exist on DEMO, by comma"
+        "AAPL,GOOGL,MSFT",
+        pattern=r"^[ ]*([A-Za-z0-9._-]{1,20}[ ]*(,[ ]*[A-Za-z0-9._-]{1,20}[ ]*)*)?$",
+        description="tickers that DEMO must offer, by comma; those without history are simulated",
     )
     bar_broadcaster_resolutions: str = Field(
-        "1", description="resolutions that must be offered for them, by comma"
+        "1",
+        pattern=r"^[0-9A-Za-z, ]*$",
+        description="resolutions whose bars are made ready at start, by comma",
     )
+
+    @property
+    def required_tickers(self) -> list[str]:
+        """Tickers that DEMO must offer, upper case."""
+        return [each.upper() for each in split(self.bar_broadcaster_symbols)]
+
+    @property
+    def ready_resolutions(self) -> list[str]:
+        """Resolutions made ready at start."""
+        return split(self.bar_broadcaster_resolutions)
+
+
+def split(text: str) -> list[str]:
+    """Return the parts of a comma list, blanks removed, empty ones left out."""
+    return [part.strip() for part in text.split(",") if part.strip()]

@@ -5,6 +5,9 @@ from datetime import timedelta
 import pytest
 
 from trading_api.contracts.datafeed import Quote
+from trading_api.modules.datafeed.adapters.bundled import BundledHistory
+from trading_api.modules.datafeed.domain.columns import Window
+from trading_api.modules.datafeed.domain.resolution import parse_resolution
 from trading_api.modules.datafeed.errors import (
     InstrumentNotFoundError,
     MarketDataMissingError,
@@ -157,3 +160,30 @@ async def test_quotes_for_other_modules_are_only_of_what_trades(service: Datafee
         assert Quote.decode(quote.encode()) == quote
     euro = quotes[-1]
     assert (euro.scale, euro.ask, euro.ask - euro.bid) == (5, euro.last, 8)
+
+
+async def test_a_required_ticker_without_history_is_simulated_alike_everywhere(
+    database: Database,
+) -> None:
+    services = [
+        DatafeedService(
+            database=database,
+            repository=MarketRepository(),
+            history=BundledHistory(),
+            required=["AAPL", "TSLA"],
+        )
+        for _ in range(2)
+    ]
+    for each in services:
+        await each.load()
+    first, second = [await each.quotes(symbols=["TSLA"], now=NOW) for each in services]
+    assert first == second
+    assert first[0] is not None
+    assert "simulation" in first[0].instrument.description
+    market = await services[0].resolve(symbol="TSLA")
+    days = market.bars(
+        parse_resolution("1D"), Window(0, TIME_MAX, 1_500), int(NOW.timestamp() * 10**6)
+    ).bars
+    assert len(days) == 1_000 + 3
+    assert 100 < days.low.min() < days.high.max() < 10**7
+    assert len(await services[0].list_markets()) == 13

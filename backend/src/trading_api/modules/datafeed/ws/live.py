@@ -10,6 +10,7 @@ from typing import Any
 
 import orjson
 import structlog
+from prometheus_client import Counter
 
 from trading_api.contracts.datafeed import price_channel
 from trading_api.kernel.clock import Clock, to_us
@@ -22,6 +23,11 @@ from trading_api.modules.datafeed.ws.v1 import BARS, QUOTES
 from trading_api.runtime.database import Lease
 
 log = structlog.get_logger("datafeed")
+
+_SENT = Counter("datafeed_broadcasts_sent", "Frames made for listeners", ["route"])
+_SKIPPED = Counter("datafeed_broadcasts_skipped", "Bar frames that would have changed nothing")
+_ERRORS = Counter("datafeed_broadcast_errors", "Feeds that could not be served in a slot")
+_PRICES = Counter("datafeed_prices_published", "Price messages for other modules")
 
 
 async def wait_for_slot(clock: Clock) -> None:
@@ -48,6 +54,7 @@ class PriceFeed:
         """Publish the quotes of this slot; they are in this process's cache before they leave."""
         for quote in await self._service.tradable_quotes(now=self._clock.now()):
             self._bus.publish(price_channel(quote.instrument), quote.encode())
+            _PRICES.inc()
 
 
 class Broadcaster:
@@ -98,6 +105,7 @@ class Broadcaster:
                     await self._send_bar(feed, rest)
             except TradingError:
                 self.errors += 1
+                _ERRORS.inc()
                 log.warning("feed_failed", feed=feed, exc_info=True)
 
     async def _send_quote(self, feed: str, symbol: str) -> None:
@@ -137,6 +145,7 @@ class Broadcaster:
     def _send_changed(self, feed: str, live: "_LiveBar", bar: dict[str, Any]) -> None:
         if bar == live.sent:
             self.skipped += 1
+            _SKIPPED.inc()
             return
         live.sent = bar
         self._send(feed, bar)
@@ -144,6 +153,7 @@ class Broadcaster:
     def _send(self, feed: str, payload: Any) -> None:
         self._hub.publish_here(feed, orjson.dumps(payload))
         self.sent += 1
+        _SENT.labels(feed.partition(":")[0]).inc()
 
 
 class _LiveBar:

@@ -9,13 +9,20 @@ from trading_api.runtime.ws.channel import (
     topic_of,
 )
 from trading_api.runtime.ws.hub import Hub
+from trading_api.runtime.ws.limits import CloseCode, Limits
+from trading_api.runtime.ws.metrics import WebSocketMetrics
+from trading_api.runtime.ws.socket import WebSocketEndpoint
 
 __all__ = [
     "Channel",
+    "CloseCode",
     "EventChannel",
     "Hub",
+    "Limits",
     "PriceChannel",
     "Snapshot",
     "StreamEvent",
+    "WebSocketEndpoint",
+    "WebSocketMetrics",
     "topic_of",
 ]

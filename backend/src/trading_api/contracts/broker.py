@@ -1,0 +1,140 @@
+"""What the broker publishes, keyed by account; decimal numbers travel as text."""
+
+from datetime import datetime
+from decimal import Decimal
+from typing import ClassVar, Literal
+
+from trading_api.contracts.envelope import Event
+
+
+class AccountOpened(Event):
+    """A trading account exists and has its opening cash.
+
+    Attributes:
+        account_id: the account, which is the key too.
+        user_id: whose.
+        book: ``demo`` or ``funded``.
+        currency: of its cash.
+        opening_cash: in units of the currency.
+    """
+
+    TYPE: ClassVar[str] = "broker.account.opened"
+
+    account_id: str
+    user_id: str
+    book: str
+    currency: str
+    opening_cash: Decimal
+
+
+class _OrderEvent(Event):
+    """What every event of an order tells.
+
+    Attributes:
+        offset: number of the account's event that shows the same.
+        client_order_id: the caller's id; None where none was given.
+        quantity: whole size, in units of the instrument.
+        filled_quantity: of it, what is filled.
+        limit_price: None where the type has none.
+        trigger_price: None where the type has none.
+        reduce_only: whether it may only make a position smaller.
+    """
+
+    order_id: str
+    account_id: str
+    user_id: str
+    offset: int
+    client_order_id: str | None
+    symbol: str
+    side: Literal["BUY", "SELL"]
+    type: Literal["MARKET", "LIMIT", "STOP_MARKET", "STOP_LIMIT"]
+    time_in_force: Literal["GTC", "IOC", "FOK", "GTD", "DAY"]
+    quantity: Decimal
+    filled_quantity: Decimal
+    limit_price: Decimal | None
+    trigger_price: Decimal | None
+    reduce_only: bool
+
+
+class OrderAccepted(_OrderEvent):
+    """The order works."""
+
+    TYPE: ClassVar[str] = "broker.order.accepted"
+
+
+class OrderModified(_OrderEvent):
+    """The order works with other numbers."""
+
+    TYPE: ClassVar[str] = "broker.order.modified"
+
+
+class OrderFilled(_OrderEvent):
+    """The order is filled in full.
+
+    Attributes:
+        average_fill_price: rounded half-even to 8 decimals.
+    """
+
+    TYPE: ClassVar[str] = "broker.order.filled"
+
+    average_fill_price: Decimal
+
+
+class OrderCanceled(_OrderEvent):
+    """What was left of the order was canceled."""
+
+    TYPE: ClassVar[str] = "broker.order.canceled"
+
+    reason: str
+
+
+class OrderExpired(_OrderEvent):
+    """The order's time was over."""
+
+    TYPE: ClassVar[str] = "broker.order.expired"
+
+
+class OrderRejected(_OrderEvent):
+    """The venue refused the order after it was accepted, as at a stop's trigger."""
+
+    TYPE: ClassVar[str] = "broker.order.rejected"
+
+    reason: str
+
+
+class ExecutionRecorded(Event):
+    """A fill of an order.
+
+    Attributes:
+        offset: number of the account's event that shows the same.
+        quantity: filled by this execution.
+        closed_quantity: of it, what closed the position held before.
+        signed_quantity_after: the position afterwards, negative for short.
+        realized: what the closed part earned, in ``currency``.
+        commission: what the fill cost, in ``currency``.
+        quote_sequence: the quote it filled on.
+        executed_at: UTC.
+    """
+
+    TYPE: ClassVar[str] = "broker.execution.recorded"
+
+    execution_id: str
+    order_id: str
+    client_order_id: str | None
+    account_id: str
+    user_id: str
+    offset: int
+    symbol: str
+    side: Literal["BUY", "SELL"]
+    quantity: Decimal
+    price: Decimal
+    closed_quantity: Decimal
+    signed_quantity_after: Decimal
+    realized: Decimal
+    commission: Decimal
+    currency: str
+    liquidity: Literal["MAKER", "TAKER"]
+    quote_bid: Decimal
+    quote_ask: Decimal
+    quote_sequence: int
+    executed_at: datetime

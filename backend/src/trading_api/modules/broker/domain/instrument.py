@@ -1,0 +1,162 @@
+"""What can be traded, on which terms, and the quote it trades at."""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from trading_api.kernel.values import Currency
+from trading_api.modules.broker.domain.arithmetic import divide_half_even, divide_up, rescale
+
+COST_SCALE = 8
+"""Decimals of cost and of results before they become cents (10^-8 of the quote currency)."""
+
+VALUE_RAW_MAX = 10**18
+"""Largest value of an order or position in 10^-8 of its currency, and in raw quantity times raw
+price: both stay inside 63 bits, sums included."""
+
+QUOTE_AGE_MAX = timedelta(seconds=2)
+"""A quote of that age or older is stale: nothing fills on it."""
+
+PPM = 1_000_000
+"""Rates are whole parts per million."""
+
+
+@dataclass(frozen=True, slots=True)
+class Instrument:
+    """What may be traded or charted.
+
+    Attributes:
+        symbol: with its exchange, ``DEMO:AAPL``.
+        description: one line for people.
+        kind: ``stock``, ``forex``, ``crypto``, ``futures`` or ``index``.
+        base_currency: of a unit, where a unit is money (EUR of EURUSD); else None.
+        quote_currency: code of the currency of its prices.
+        price_scale: decimals of its prices.
+        tick: smallest step of a price, raw.
+        quantity_scale: decimals of its quantities.
+        quantity_step: smallest order and smallest step, raw.
+        quantity_max: largest order, raw.
+        lot_size: units of a lot, for display.
+        multiplier: quote currency per unit and whole price point.
+        tradable: whether the paper venue takes orders on it.
+        session: trading hours in the chart's notation.
+        time_zone: IANA name.
+    """
+
+    symbol: str
+    description: str
+    kind: str
+    base_currency: str | None
+    quote_currency: str
+    price_scale: int
+    tick: int
+    quantity_scale: int
+    quantity_step: int
+    quantity_max: int
+    lot_size: int
+    multiplier: int
+    tradable: bool
+    session: str
+    time_zone: str
+
+
+@dataclass(frozen=True, slots=True)
+class Quote:
+    """The best prices of an instrument at one instant.
+
+    Attributes:
+        symbol: whose.
+        bid: what a seller gets, raw at ``price_scale``.
+        ask: what a buyer pays, raw; never below the bid.
+        price_scale: decimals of both.
+        sequence: grows with every quote of the instrument.
+        at: the instant it holds from, UTC.
+    """
+
+    symbol: str
+    bid: int
+    ask: int
+    price_scale: int
+    sequence: int
+    at: datetime
+
+    def is_fresh(self, now: datetime) -> bool:
+        """Tell whether orders may fill on it: younger than two seconds."""
+        return now - self.at < QUOTE_AGE_MAX
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """On what terms an account trades an instrument; kept with the position.
+
+    Attributes:
+        symbol: the instrument.
+        price_scale: decimals of its prices.
+        quantity_scale: decimals of its quantities.
+        multiplier: quote currency per unit and whole price point.
+        leverage: value that one unit of margin carries, such as 5 for 5:1.
+        commission_ppm: commission in parts per million of the traded value.
+        currency: of prices, margin and money; the account's own.
+    """
+
+    symbol: str
+    price_scale: int
+    quantity_scale: int
+    multiplier: int
+    leverage: int
+    commission_ppm: int
+    currency: Currency
+
+    def compute_value(self, quantity: int, price: int) -> int:
+        """Return quantity · price · multiplier in 10^-8 of the currency; signed like quantity."""
+        raw = quantity * price * self.multiplier
+        return rescale(raw, self.price_scale + self.quantity_scale, COST_SCALE)
+
+    def compute_margin(self, quantity: int, price: int) -> int:
+        """Return the margin of |quantity| at a price in minor units, rounded up."""
+        value = self.compute_value(abs(quantity), price)
+        return divide_up(value, self.leverage * self._per_minor())
+
+    def compute_commission(self, quantity: int, price: int) -> int:
+        """Return the commission of a fill in minor units, rounded up as what a customer owes."""
+        value = self.compute_value(abs(quantity), price)
+        return divide_up(value * self.commission_ppm, PPM * self._per_minor())
+
+    def to_minor(self, value: int) -> int:
+        """Convert 10^-8 of the currency to minor units, half-even."""
+        return divide_half_even(value, self._per_minor())
+
+    def _per_minor(self) -> int:
+        return int(10 ** (COST_SCALE - self.currency.scale))
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """The house's terms by kind of instrument.
+
+    Attributes:
+        leverage_by_kind: such as ``{"stock": 5}``; a kind without one can't be traded.
+        commission_ppm_by_kind: parts per million of the traded value; absent means none.
+        slippage_cap_ppm: how much worse than the market a market or stop order may fill, in the
+            price that its margin is reserved for.
+    """
+
+    leverage_by_kind: dict[str, int]
+    commission_ppm_by_kind: dict[str, int]
+    slippage_cap_ppm: int
+
+    def terms_of(self, instrument: Instrument, currency: Currency) -> Terms:
+        """Return the terms of a tradable instrument."""
+        return Terms(
+            symbol=instrument.symbol,
+            price_scale=instrument.price_scale,
+            quantity_scale=instrument.quantity_scale,
+            multiplier=instrument.multiplier,
+            leverage=self.leverage_by_kind[instrument.kind],
+            commission_ppm=self.commission_ppm_by_kind.get(instrument.kind, 0),
+            currency=currency,
+        )
+
+
+def full_symbol(text: str) -> str:
+    """Return the full symbol of what a client wrote: a bare ticker is the demo market's."""
+    return text if ":" in text else f"DEMO:{text}"

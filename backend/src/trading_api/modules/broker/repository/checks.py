@@ -1,0 +1,275 @@
+"""Proofs over stored accounts: read-only, from scratch, by folding the executions anew.
+
+Each check has the id of the invariant it proves:
+
+* O1 filled quantity and value are the sums of the order's executions
+* O3 no fill outside the limit, none of a stop before its trigger
+* O4 a fill is inside the quote it names, that quote was fresh, and it isn't from before a resting
+  order's acceptance
+* O5 an order's status agrees with what is filled, and every stored step of its events is allowed
+* O7 a client order id names one order
+* O12 what is reserved is what the open orders ask for; closed orders reserve nothing
+* O14 an account's events are numbered without a gap, and its newest number is stored
+* P1 a position is the sum of its executions, at the cost they leave
+* P2 cash is the opening balance, all results and all commissions, to the cent
+* P4 results and closed quantities of every execution follow from those before it
+* L… the ledger's own proofs
+"""
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import sqlalchemy as sa
+
+from trading_api.ledger.checks import Violation, check_ledger
+from trading_api.modules.broker import tables
+from trading_api.modules.broker.domain.account import compute_reservation
+from trading_api.modules.broker.domain.event import AccountEvent
+from trading_api.modules.broker.domain.execution import Execution
+from trading_api.modules.broker.domain.instrument import QUOTE_AGE_MAX
+from trading_api.modules.broker.domain.matching import Liquidity
+from trading_api.modules.broker.domain.order import TRANSITIONS, Order, OrderStatus
+from trading_api.modules.broker.domain.position import Position, apply_fill
+from trading_api.modules.broker.repository import rows
+from trading_api.runtime.database import Transaction
+
+__all__ = ["Violation", "check_broker"]
+
+
+async def check_broker(transaction: Transaction) -> list[Violation]:
+    """Prove every account; an empty list means that everything holds.
+
+    Reads each account whole, one after the other; run it on a snapshot.
+    """
+    found = await check_ledger(transaction, tables.ledger)
+    accounts = tables.accounts
+    for row in await transaction.all(sa.select(accounts).order_by(accounts.c.account_id)):
+        found += await _check_account(transaction, row._mapping)
+    return found
+
+
+async def _check_account(transaction: Transaction, account: Any) -> list[Violation]:
+    account_id = account["account_id"]
+    orders = [
+        rows.order_of(row) for row in await _all(transaction, tables.orders, account_id, "order_id")
+    ]
+    executions = [
+        rows.execution_of(row)
+        for row in await _all(transaction, tables.executions, account_id, "sequence")
+    ]
+    positions = [
+        rows.position_of(row)
+        for row in await _all(transaction, tables.positions, account_id, "symbol")
+    ]
+    events = [
+        rows.event_of(row)
+        for row in await _all(transaction, tables.account_events, account_id, "sequence")
+    ]
+    return [
+        *_check_orders(orders, executions),
+        *_check_quotes(orders, executions),
+        *_check_positions(account_id, positions, executions),
+        *_check_reservations(positions, orders),
+        *_check_events(account_id, account["event_sequence"], events),
+        *await _check_cash(transaction, account, executions),
+    ]
+
+
+async def _all(
+    transaction: Transaction, table: sa.Table, account_id: str, order_by: str
+) -> list[Any]:
+    found = await transaction.all(
+        sa.select(table).where(table.c.account_id == account_id).order_by(table.c[order_by])
+    )
+    return [row._mapping for row in found]
+
+
+def _check_orders(orders: Sequence[Order], executions: Sequence[Execution]) -> Iterator[Violation]:
+    by_order: defaultdict[str, list[Execution]] = defaultdict(list)
+    for execution in executions:
+        by_order[execution.order_id].append(execution)
+    client_ids: set[str] = set()
+    for order in orders:
+        theirs = by_order.pop(order.order_id, [])
+        quantity = sum(each.quantity for each in theirs)
+        value = sum(each.quantity * each.price for each in theirs)
+        if (quantity, value) != (order.filled_quantity, order.filled_value):
+            yield Violation(
+                "O1",
+                order.order_id,
+                f"filled {order.filled_quantity} for {order.filled_value}, "
+                f"its executions say {quantity} for {value}",
+            )
+        if any((each.symbol, each.side) != (order.symbol, order.side) for each in theirs):
+            yield Violation("O1", order.order_id, "an execution is of another instrument or side")
+        is_filled = order.status is OrderStatus.FILLED
+        if is_filled != (order.filled_quantity == order.quantity) or (
+            order.status is OrderStatus.PARTIALLY_FILLED and not order.filled_quantity
+        ):
+            yield Violation("O5", order.order_id, f"{order.status} does not agree with its fills")
+        if order.client_order_id is not None:
+            if order.client_order_id in client_ids:
+                yield Violation("O7", order.order_id, "its client order id names another order")
+            client_ids.add(order.client_order_id)
+    for order_id in by_order:
+        yield Violation("O1", order_id, "executions name an order that isn't there")
+
+
+def _check_quotes(orders: Sequence[Order], executions: Sequence[Execution]) -> Iterator[Violation]:
+    by_id = {order.order_id: order for order in orders}
+    for execution in executions:
+        subject = execution.execution_id
+        if not execution.quote_bid <= execution.price <= execution.quote_ask:
+            yield Violation("O4", subject, "the price lies outside its quote")
+        if execution.executed_at - execution.quote_at >= QUOTE_AGE_MAX:
+            yield Violation("O4", subject, "the quote was stale")
+        order = by_id.get(execution.order_id)
+        if order is None:
+            continue
+        sign = order.side.sign
+        if order.limit_price is not None and sign * (order.limit_price - execution.price) < 0:
+            yield Violation("O3", subject, "the price is worse than the limit")
+        is_resting = execution.liquidity is Liquidity.MAKER
+        if is_resting and execution.quote_sequence <= order.quote_sequence:
+            yield Violation("O4", subject, "a resting order met a quote from before it")
+        if order.type.has_trigger and not is_resting:
+            yield Violation("O3", subject, "a stop filled at its acceptance")
+
+
+def _check_positions(
+    account_id: str, positions: Sequence[Position], executions: Sequence[Execution]
+) -> Iterator[Violation]:
+    folded = {
+        position.symbol: replace(
+            position,
+            signed_quantity=0,
+            cost=0,
+            realized_minor=0,
+            commission_minor=0,
+            last_price=0,
+            opened_at=None,
+        )
+        for position in positions
+    }
+    for execution in executions:
+        before = folded.get(execution.symbol)
+        if before is None:
+            yield Violation("P1", account_id, f"no position row for {execution.symbol}")
+            continue
+        after, effect = apply_fill(
+            before,
+            side=execution.side,
+            quantity=execution.quantity,
+            price=execution.price,
+            now=execution.executed_at,
+        )
+        # Commission depends on the terms of its day; the execution is its record.
+        folded[execution.symbol] = replace(
+            after, commission_minor=before.commission_minor + execution.commission_minor
+        )
+        if (
+            effect.closed_quantity != execution.closed_quantity
+            or effect.realized != execution.realized
+            or effect.realized_minor != execution.realized_minor
+            or after.signed_quantity != execution.signed_quantity_after
+        ):
+            yield Violation("P4", execution.execution_id, "does not follow from those before it")
+    for position in positions:
+        expected = folded[position.symbol]
+        stored = (
+            position.signed_quantity,
+            position.cost,
+            position.realized_minor,
+            position.commission_minor,
+        )
+        wanted = (
+            expected.signed_quantity,
+            expected.cost,
+            expected.realized_minor,
+            expected.commission_minor,
+        )
+        if stored != wanted:
+            yield Violation(
+                "P1",
+                f"{account_id} {position.symbol}",
+                f"(quantity, cost, realized, commission) {stored}, executions say {wanted}",
+            )
+
+
+def _check_reservations(
+    positions: Sequence[Position], orders: Sequence[Order]
+) -> Iterator[Violation]:
+    open_orders = [order for order in orders if order.is_open]
+    for position in positions:
+        theirs = [order for order in open_orders if order.symbol == position.symbol]
+        expected = compute_reservation(position, theirs)
+        if expected != position.reserved_minor:
+            yield Violation(
+                "O12",
+                f"{position.account_id} {position.symbol}",
+                f"{position.reserved_minor} reserved, open orders ask for {expected}",
+            )
+    symbols = {position.symbol for position in positions}
+    for order in open_orders:
+        if order.symbol not in symbols and not order.reduce_only:
+            yield Violation("O12", order.order_id, "an open order without a reservation")
+
+
+def _check_events(
+    account_id: str, last: int, events: Sequence[AccountEvent]
+) -> Iterator[Violation]:
+    expected = list(range(last - len(events) + 1, last + 1))
+    if [event.sequence for event in events] != expected:
+        yield Violation("O14", account_id, f"events are not numbered without a gap up to {last}")
+    statuses: dict[str, OrderStatus] = {}
+    for event in events:
+        subject = event.subject
+        if not isinstance(subject, Order):
+            continue
+        before = statuses.get(subject.order_id, subject.status)
+        if before is not subject.status and subject.status not in TRANSITIONS[before]:
+            yield Violation("O5", subject.order_id, f"went from {before} to {subject.status}")
+        statuses[subject.order_id] = subject.status
+
+
+async def _check_cash(
+    transaction: Transaction, account: Any, executions: Sequence[Execution]
+) -> list[Violation]:
+    """Compare the trading entries of the ledger with the executions, execution by execution."""
+    cash_id = f"{account['account_id']}:{account['currency']}"
+    entries, postings = tables.ledger.entries, tables.ledger.postings
+    found = await transaction.all(
+        sa.select(entries.c.type, entries.c.reference, postings.c.side, postings.c.amount_minor)
+        .join_from(postings, entries, postings.c.entry_id == entries.c.entry_id)
+        .where(
+            postings.c.account_id == cash_id,
+            entries.c.type.in_(("REALIZED_PNL", "FEE_COMMISSION")),
+        )
+    )
+    posted: defaultdict[tuple[str, str], int] = defaultdict(int)
+    for row in found:
+        signed = row.amount_minor if row.side == "CREDIT" else -row.amount_minor
+        posted[row.type, row.reference] += signed
+    violations = []
+    for execution in executions:
+        expected = {
+            "REALIZED_PNL": execution.realized_minor,
+            "FEE_COMMISSION": -execution.commission_minor,
+        }
+        for type_, amount in expected.items():
+            stored = posted.pop((type_, execution.execution_id), 0)
+            if stored != amount:
+                violations.append(
+                    Violation(
+                        "P2",
+                        execution.execution_id,
+                        f"{type_}: {stored} posted, the execution says {amount}",
+                    )
+                )
+    violations += [
+        Violation("P2", str(reference), f"{type_} of {amount} without an execution")
+        for (type_, reference), amount in posted.items()
+    ]
+    return violations

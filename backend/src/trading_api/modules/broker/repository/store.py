@@ -1,0 +1,317 @@
+"""Queries of the broker's tables."""
+
+from collections.abc import Sequence
+from datetime import datetime
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+
+from trading_api.kernel.clock import to_us
+from trading_api.modules.broker.domain.account import Account
+from trading_api.modules.broker.domain.event import AccountEvent
+from trading_api.modules.broker.domain.execution import Execution
+from trading_api.modules.broker.domain.instrument import Quote
+from trading_api.modules.broker.domain.order import Order, OrderSide, OrderStatus, OrderType
+from trading_api.modules.broker.domain.position import Position
+from trading_api.modules.broker.repository import rows
+from trading_api.modules.broker.tables import (
+    CLOSED_STATUSES,
+    OPEN_STATUSES,
+    account_events,
+    accounts,
+    executions,
+    orders,
+    positions,
+)
+from trading_api.runtime.database import Transaction
+
+
+class BrokerRepository:
+    """Reads and writes accounts, orders, executions, positions and events in a transaction."""
+
+    async def add_account(self, transaction: Transaction, account: Account) -> bool:
+        """Write a new account; False where the user has one of that ordinal."""
+        insert = postgresql.insert if transaction.dialect == "postgresql" else sqlite.insert
+        result = await transaction.execute(
+            insert(accounts).values(rows.account_values(account)).on_conflict_do_nothing()
+        )
+        return result.rowcount == 1
+
+    async def find_account(self, transaction: Transaction, account_id: str) -> Account | None:
+        """Return an account as it is, without a lock."""
+        row = await transaction.first(
+            sa.select(accounts).where(accounts.c.account_id == account_id)
+        )
+        return None if row is None else rows.account_of(row._mapping)
+
+    async def lock_account(self, transaction: Transaction, account_id: str) -> Account | None:
+        """Return an account and hold its lock to the end: all it does is in one order."""
+        row = await transaction.first(
+            sa.select(accounts).where(accounts.c.account_id == account_id).with_for_update()
+        )
+        return None if row is None else rows.account_of(row._mapping)
+
+    async def save_sequences(self, transaction: Transaction, account: Account) -> None:
+        """Store how far a locked account's events and facts have come."""
+        await transaction.execute(
+            accounts.update()
+            .where(accounts.c.account_id == account.account_id)
+            .values(event_sequence=account.event_sequence, fact_sequence=account.fact_sequence)
+        )
+
+    async def list_accounts(self, transaction: Transaction, user_id: str) -> list[Account]:
+        """Return a user's accounts, the first one first."""
+        found = await transaction.all(
+            sa.select(accounts).where(accounts.c.user_id == user_id).order_by(accounts.c.ordinal)
+        )
+        return [rows.account_of(row._mapping) for row in found]
+
+    async def lock_accounts_of(self, transaction: Transaction, user_id: str) -> list[Account]:
+        """Return a user's accounts under their locks, so that no further one comes meanwhile."""
+        found = await transaction.all(
+            sa.select(accounts)
+            .where(accounts.c.user_id == user_id)
+            .order_by(accounts.c.ordinal)
+            .with_for_update()
+        )
+        return [rows.account_of(row._mapping) for row in found]
+
+    async def add_order(self, transaction: Transaction, order: Order, *, ticket: str) -> None:
+        """Write an accepted order with the canonical request it came from."""
+        await transaction.execute(orders.insert(), {**rows.order_values(order), "ticket": ticket})
+
+    async def save_order(self, transaction: Transaction, order: Order) -> None:
+        """Store an order's new state; what is closed in the table stays as it is."""
+        result = await transaction.execute(
+            orders.update()
+            .where(orders.c.order_id == order.order_id, orders.c.status.not_in(CLOSED_STATUSES))
+            .values(rows.order_values(order))
+        )
+        assert result.rowcount == 1, f"{order.order_id} was closed under its account's lock"
+
+    async def find_order(
+        self, transaction: Transaction, account_id: str, order_id: str
+    ) -> Order | None:
+        """Return an order of that account."""
+        row = await transaction.first(
+            sa.select(orders).where(
+                orders.c.order_id == order_id, orders.c.account_id == account_id
+            )
+        )
+        return None if row is None else rows.order_of(row._mapping)
+
+    async def find_order_by_client_id(
+        self, transaction: Transaction, account_id: str, client_order_id: str
+    ) -> tuple[Order, str] | None:
+        """Return the order of a client order id, and its canonical request."""
+        row = await transaction.first(
+            sa.select(orders).where(
+                orders.c.account_id == account_id, orders.c.client_order_id == client_order_id
+            )
+        )
+        return None if row is None else (rows.order_of(row._mapping), row.ticket)
+
+    async def list_open_orders(
+        self, transaction: Transaction, account_id: str, *, symbol: str | None = None
+    ) -> list[Order]:
+        """Return an account's open orders, oldest first."""
+        condition = sa.and_(orders.c.account_id == account_id, orders.c.status.in_(OPEN_STATUSES))
+        if symbol is not None:
+            condition = sa.and_(condition, orders.c.symbol == symbol)
+        found = await transaction.all(
+            sa.select(orders).where(condition).order_by(orders.c.order_id)
+        )
+        return [rows.order_of(row._mapping) for row in found]
+
+    async def list_orders(
+        self,
+        transaction: Transaction,
+        account_id: str,
+        *,
+        limit: int,
+        before: str | None = None,
+        symbol: str | None = None,
+        is_closed: bool | None = None,
+        or_updated_since: datetime | None = None,
+    ) -> list[Order]:
+        """Return an account's orders, newest first.
+
+        Args:
+            before: only orders older than this order id.
+            is_closed: only closed, only open ones; None for both.
+            or_updated_since: closed ones that changed since then as well; with ``is_closed``
+                False.
+        """
+        condition = orders.c.account_id == account_id
+        if before is not None:
+            condition = sa.and_(condition, orders.c.order_id < before)
+        if symbol is not None:
+            condition = sa.and_(condition, orders.c.symbol == symbol)
+        if is_closed is not None:
+            wanted = orders.c.status.in_(CLOSED_STATUSES)
+            if not is_closed:
+                wanted = sa.not_(wanted)
+                if or_updated_since is not None:
+                    wanted = sa.or_(wanted, orders.c.updated_at_us >= to_us(or_updated_since))
+            condition = sa.and_(condition, wanted)
+        found = await transaction.all(
+            sa.select(orders).where(condition).order_by(orders.c.order_id.desc()).limit(limit)
+        )
+        return [rows.order_of(row._mapping) for row in found]
+
+    async def list_symbols_with_open_orders(self, transaction: Transaction) -> list[str]:
+        """Return the instruments that any open order waits for."""
+        found = await transaction.all(
+            sa.select(orders.c.symbol).where(orders.c.status.in_(OPEN_STATUSES)).distinct()
+        )
+        return [row.symbol for row in found]
+
+    async def list_matchable(
+        self, transaction: Transaction, quote: Quote, *, limit: int, after: str = ""
+    ) -> list[tuple[str, str]]:
+        """Return (account id, order id) of open orders that a quote may fill, oldest first.
+
+        Advice only: whether it does is decided under the account's lock.
+        """
+        is_buy = orders.c.side == OrderSide.BUY.value
+        touch = sa.case((is_buy, quote.ask), else_=quote.bid)
+        waits = sa.and_(
+            orders.c.type.in_((OrderType.STOP_MARKET.value, OrderType.STOP_LIMIT.value)),
+            orders.c.status == OrderStatus.ACCEPTED.value,
+        )
+        is_reached = sa.case(
+            (is_buy, orders.c.trigger_price <= touch), else_=orders.c.trigger_price >= touch
+        )
+        is_within = sa.or_(
+            orders.c.limit_price.is_(None),
+            sa.case((is_buy, orders.c.limit_price >= touch), else_=orders.c.limit_price <= touch),
+        )
+        found = await transaction.all(
+            sa.select(orders.c.account_id, orders.c.order_id)
+            .where(
+                orders.c.symbol == quote.symbol,
+                orders.c.status.in_(OPEN_STATUSES),
+                orders.c.quote_sequence < quote.sequence,
+                orders.c.order_id > after,
+                sa.case((waits, is_reached), else_=is_within),
+            )
+            .order_by(orders.c.order_id)
+            .limit(limit)
+        )
+        return [(row.account_id, row.order_id) for row in found]
+
+    async def list_expired(
+        self, transaction: Transaction, now: datetime, *, limit: int
+    ) -> list[tuple[str, str]]:
+        """Return (account id, order id) of open orders whose time is over, oldest first."""
+        found = await transaction.all(
+            sa.select(orders.c.account_id, orders.c.order_id)
+            .where(orders.c.status.in_(OPEN_STATUSES), orders.c.expires_at_us <= to_us(now))
+            .order_by(orders.c.order_id)
+            .limit(limit)
+        )
+        return [(row.account_id, row.order_id) for row in found]
+
+    async def add_execution(self, transaction: Transaction, execution: Execution) -> None:
+        """Write an execution; the table takes no change of it ever after."""
+        await transaction.execute(executions.insert(), rows.execution_values(execution))
+
+    async def list_executions(
+        self,
+        transaction: Transaction,
+        account_id: str,
+        *,
+        limit: int,
+        symbol: str | None = None,
+        order_id: str | None = None,
+        before: int | None = None,
+    ) -> list[Execution]:
+        """Return an account's executions, newest first; ``before`` is an execution's sequence."""
+        condition = executions.c.account_id == account_id
+        if symbol is not None:
+            condition = sa.and_(condition, executions.c.symbol == symbol)
+        if order_id is not None:
+            condition = sa.and_(condition, executions.c.order_id == order_id)
+        if before is not None:
+            condition = sa.and_(condition, executions.c.sequence < before)
+        found = await transaction.all(
+            sa.select(executions)
+            .where(condition)
+            .order_by(executions.c.sequence.desc())
+            .limit(limit)
+        )
+        return [rows.execution_of(row._mapping) for row in found]
+
+    async def find_position(
+        self, transaction: Transaction, account_id: str, symbol: str
+    ) -> Position | None:
+        """Return an account's position in an instrument; flat ones are kept too."""
+        row = await transaction.first(
+            sa.select(positions).where(
+                positions.c.account_id == account_id, positions.c.symbol == symbol
+            )
+        )
+        return None if row is None else rows.position_of(row._mapping)
+
+    async def list_positions(self, transaction: Transaction, account_id: str) -> list[Position]:
+        """Return an account's positions, flat ones too, by symbol."""
+        found = await transaction.all(
+            sa.select(positions)
+            .where(positions.c.account_id == account_id)
+            .order_by(positions.c.symbol)
+        )
+        return [rows.position_of(row._mapping) for row in found]
+
+    async def save_position(self, transaction: Transaction, position: Position) -> None:
+        """Write a position, new or not."""
+        insert = postgresql.insert if transaction.dialect == "postgresql" else sqlite.insert
+        values = rows.position_values(position)
+        await transaction.execute(
+            insert(positions)
+            .values(values)
+            .on_conflict_do_update(index_elements=["account_id", "symbol"], set_=values)
+        )
+
+    async def list_held_symbols(
+        self, transaction: Transaction, account_id: str | None = None
+    ) -> list[str]:
+        """Return the instruments that an account holds, or anybody where None."""
+        condition = positions.c.signed_quantity != 0
+        if account_id is not None:
+            condition = sa.and_(condition, positions.c.account_id == account_id)
+        found = await transaction.all(sa.select(positions.c.symbol).where(condition).distinct())
+        return [row.symbol for row in found]
+
+    async def list_reserving_accounts(
+        self, transaction: Transaction, *, after: str, limit: int
+    ) -> list[str]:
+        """Return accounts that reserve something or have open orders, by id."""
+        reserving = sa.select(positions.c.account_id).where(positions.c.reserved_minor > 0)
+        ordering = sa.select(orders.c.account_id).where(orders.c.status.in_(OPEN_STATUSES))
+        both = sa.union(reserving, ordering).subquery()
+        found = await transaction.all(
+            sa.select(both.c.account_id)
+            .where(both.c.account_id > after)
+            .order_by(both.c.account_id)
+            .limit(limit)
+        )
+        return [row.account_id for row in found]
+
+    async def add_events(self, transaction: Transaction, events: Sequence[AccountEvent]) -> None:
+        """Append events of a locked account."""
+        if events:
+            await transaction.execute(
+                account_events.insert(), [rows.event_values(event) for event in events]
+            )
+
+    async def list_events(
+        self, transaction: Transaction, account_id: str, *, after: int, limit: int
+    ) -> list[AccountEvent]:
+        """Return an account's events behind a sequence, oldest first."""
+        found = await transaction.all(
+            sa.select(account_events)
+            .where(account_events.c.account_id == account_id, account_events.c.sequence > after)
+            .order_by(account_events.c.sequence)
+            .limit(limit)
+        )
+        return [rows.event_of(row._mapping) for row in found]

@@ -1,0 +1,195 @@
+"""Trading accounts: opened once per user by event or on first access, and more on demand."""
+
+from datetime import datetime
+
+import structlog
+
+from trading_api.contracts.broker import AccountOpened
+from trading_api.kernel.values import Money, currency
+from trading_api.ledger.domain import Book, EntryType
+from trading_api.modules.broker.domain.account import Account
+from trading_api.modules.broker.errors import AccountLimitError, AccountNotFoundError
+from trading_api.modules.broker.service.desk import Books, Desk
+from trading_api.modules.broker.service.keyed import Keyed
+from trading_api.runtime.database import Database, Idempotency, Inbox, Transaction
+
+log = structlog.get_logger("broker")
+
+_KNOWN_MAX = 100_000
+_CONSUMER = "broker.accounts"
+
+
+class AccountService:
+    """Opens accounts and tells whose they are.
+
+    Args:
+        opening_cash_minor: cash of a new paper account, cents of USD.
+        per_user_max: accounts one user may have.
+    """
+
+    def __init__(
+        self,
+        *,
+        database: Database,
+        books: Books,
+        inbox: Inbox,
+        idempotency: Idempotency,
+        opening_cash_minor: int,
+        per_user_max: int,
+    ) -> None:
+        self._database = database
+        self._books = books
+        self._inbox = inbox
+        self._idempotency = idempotency
+        self._opening_cash = Money(opening_cash_minor, currency("USD"))
+        self._per_user_max = per_user_max
+        # Who owns an account and which one is a user's first never change.
+        self._owners: dict[str, str] = {}
+        self._first: dict[str, str] = {}
+
+    async def on_user_registered(
+        self, *, user_id: str, event_id: str, producer: str, sequence: int, now: datetime
+    ) -> None:
+        """Open a new user's first account; a repeat of the event has no effect."""
+
+        async def command(transaction: Transaction) -> None:
+            is_new = await self._inbox.claim(
+                transaction,
+                consumer=_CONSUMER,
+                event_id=event_id,
+                producer=producer,
+                sequence=sequence,
+            )
+            if is_new:
+                await self._open_first(transaction, user_id, now)
+
+        await self._database.group(command)
+
+    async def list_accounts(self, *, user_id: str, now: datetime) -> list[Account]:
+        """Return a user's accounts, the first one opened if there is none yet."""
+        async with self._database.snapshot() as snapshot:
+            found = await self._books.repository.list_accounts(snapshot, user_id)
+        if not found:
+            found = [await self._ensure_first(user_id, now)]
+        return found
+
+    async def open_account(
+        self, *, user_id: str, name: str | None, idempotency_key: str | None, now: datetime
+    ) -> tuple[Account, bool]:
+        """Open one more paper account.
+
+        Returns:
+            The account, and whether an earlier request with this key had opened it.
+
+        Raises:
+            AccountLimitError: the user has as many as one may have.
+        """
+        await self._ensure_first(user_id, now)
+        keyed = Keyed(self._idempotency, user_id, "POST /accounts", idempotency_key, {"name": name})
+
+        async def command(transaction: Transaction) -> tuple[Account, bool]:
+            first = await keyed.begin(transaction)
+            if first is not None:
+                found = await self._books.repository.find_account(transaction, first["account_id"])
+                assert found is not None, "accounts are never deleted"
+                return found, True
+            present = await self._books.repository.lock_accounts_of(transaction, user_id)
+            if len(present) >= self._per_user_max:
+                raise AccountLimitError(
+                    f"a user may have {self._per_user_max} trading accounts",
+                    accounts_max=self._per_user_max,
+                )
+            ordinal = present[-1].ordinal + 1
+            account = await self._open(
+                transaction, user_id, ordinal, name or f"Paper {ordinal}", now
+            )
+            assert account is not None, "the user's accounts are locked"
+            await keyed.finish(transaction, {"account_id": account.account_id})
+            return account, False
+
+        return await self._database.group(command)
+
+    async def resolve(self, *, user_id: str, account_id: str | None, now: datetime) -> str:
+        """Return the account meant: the one named, or the user's first, opened if need be.
+
+        Raises:
+            AccountNotFoundError: no such account, or somebody else's.
+        """
+        if account_id is None:
+            known = self._first.get(user_id)
+            if known is None:
+                known = (await self.list_accounts(user_id=user_id, now=now))[0].account_id
+                _remember(self._first, user_id, known)
+            return known
+        owner = self._owners.get(account_id)
+        if owner is None:
+            async with self._database.snapshot() as snapshot:
+                found = await self._books.repository.find_account(snapshot, account_id)
+            if found is not None:
+                owner = found.user_id
+                _remember(self._owners, account_id, owner)
+        if owner != user_id:
+            raise AccountNotFoundError("there is no such trading account")
+        return account_id
+
+    async def _ensure_first(self, user_id: str, now: datetime) -> Account:
+        async def command(transaction: Transaction) -> Account:
+            return await self._open_first(transaction, user_id, now)
+
+        return await self._database.group(command)
+
+    async def _open_first(self, transaction: Transaction, user_id: str, now: datetime) -> Account:
+        repository = self._books.repository
+        found = await repository.list_accounts(transaction, user_id)
+        if not found:
+            opened = await self._open(transaction, user_id, 1, "Paper", now)
+            # None: somebody opened it between our read and our write; theirs is committed now.
+            found = [opened] if opened else await repository.list_accounts(transaction, user_id)
+        return found[0]
+
+    async def _open(
+        self, transaction: Transaction, user_id: str, ordinal: int, name: str, now: datetime
+    ) -> Account | None:
+        books = self._books
+        account = Account(
+            account_id=books.ids.new("acc"),
+            user_id=user_id,
+            ordinal=ordinal,
+            name=name,
+            book=Book.DEMO.value,
+            currency=self._opening_cash.currency,
+            epoch=books.ids.new("epo"),
+            event_sequence=0,
+            fact_sequence=0,
+            opened_at=now,
+        )
+        if not await books.repository.add_account(transaction, account):
+            return None
+        desk = Desk(books, transaction, account, now)
+        await books.ledger.open_accounts(transaction, desk.house.all(), created_at=now)
+        await desk.post(
+            f"opening_{account.account_id}",
+            EntryType.DEPOSIT,
+            against=desk.house.external,
+            change_minor=self._opening_cash.minor,
+            reference=account.account_id,
+            description="Opening balance of a paper account",
+        )
+        await desk.publish(
+            AccountOpened(
+                account_id=account.account_id,
+                user_id=user_id,
+                book=account.book,
+                currency=account.currency.code,
+                opening_cash=self._opening_cash.to_decimal(),
+            )
+        )
+        await desk.close()
+        log.info("account_opened", account_id=account.account_id, user_id=user_id)
+        return desk.account
+
+
+def _remember(known: dict[str, str], key: str, value: str) -> None:
+    if len(known) >= _KNOWN_MAX:
+        known.clear()
+    known[key] = value

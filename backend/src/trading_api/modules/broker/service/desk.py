@@ -1,0 +1,395 @@
+"""What one transaction does to one account: under its lock, in one order, all of it or nothing.
+
+The desk numbers the account's events and facts, writes executions with their postings, keeps the
+reservations true, and wakes the account's stream after the commit.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from decimal import Decimal
+
+import structlog
+
+from trading_api.contracts.broker import (
+    ExecutionRecorded,
+    OrderAccepted,
+    OrderCanceled,
+    OrderExpired,
+    OrderFilled,
+    OrderModified,
+    OrderRejected,
+)
+from trading_api.contracts.envelope import Event
+from trading_api.kernel.ids import IdSource
+from trading_api.kernel.values import Currency, Money, decimal_of
+from trading_api.ledger.domain import (
+    AccountType,
+    Book,
+    Entry,
+    EntryType,
+    LedgerAccount,
+    Posting,
+    credit,
+    customer_account,
+    debit,
+    house_account,
+)
+from trading_api.ledger.engine import Ledger
+from trading_api.modules.broker.domain.account import Account, compute_reservation
+from trading_api.modules.broker.domain.event import AccountEvent, CashChange, Subject
+from trading_api.modules.broker.domain.execution import Execution
+from trading_api.modules.broker.domain.instrument import COST_SCALE, Quote
+from trading_api.modules.broker.domain.matching import Liquidity
+from trading_api.modules.broker.domain.order import Order, OrderStatus
+from trading_api.modules.broker.domain.position import FillEffect, Position, apply_fill
+from trading_api.modules.broker.repository import BrokerRepository
+from trading_api.runtime.database import Outbox, Transaction
+
+log = structlog.get_logger("broker")
+
+Wake = Callable[[str, int], None]
+
+
+def stream_of(account_id: str) -> str:
+    """Return the name of an account's event stream, as the WebSocket hub knows it."""
+    return f"broker:{account_id}"
+
+
+@dataclass(frozen=True, slots=True)
+class HouseAccounts:
+    """The ledger accounts that an account's money moves against."""
+
+    cash: LedgerAccount
+    external: LedgerAccount
+    pnl: LedgerAccount
+    commission: LedgerAccount
+    negative_balance: LedgerAccount
+
+    @classmethod
+    def of(cls, account_id: str, currency: Currency, book: Book) -> "HouseAccounts":
+        """Return them for one trading account."""
+
+        def house(name: str) -> LedgerAccount:
+            return house_account(AccountType.HOUSE, currency, book=book, name=name)
+
+        return cls(
+            # Fills, financing and liquidation always post, so cash may go below zero.
+            cash=customer_account(account_id, currency, book=book, allows_negative=True),
+            external=house_account(AccountType.EXTERNAL, currency, book=book),
+            pnl=house("pnl"),
+            commission=house("commission"),
+            negative_balance=house("negative_balance"),
+        )
+
+    def all(self) -> list[LedgerAccount]:
+        """Return every one of them."""
+        return [self.cash, self.external, self.pnl, self.commission, self.negative_balance]
+
+
+@dataclass(frozen=True, slots=True)
+class Books:
+    """What desks write with; one for the process.
+
+    Attributes:
+        wake: tells the hub of this process that a stream has news.
+    """
+
+    repository: BrokerRepository
+    ledger: Ledger
+    outbox: Outbox
+    ids: IdSource
+    wake: Wake
+
+
+@dataclass(slots=True)
+class Desk:
+    """One locked account within one transaction; ``close`` writes what was gathered.
+
+    Orders are the caller's to store, before ``close``: executions refer to them.
+
+    Attributes:
+        account: as it will be stored: its sequences have moved on.
+        positions: every position of the account by symbol, flat ones too.
+    """
+
+    books: Books
+    transaction: Transaction
+    account: Account
+    now: datetime
+    positions: dict[str, Position] = field(default_factory=dict)
+    _touched: set[str] = field(default_factory=set)
+    _events: list[AccountEvent] = field(default_factory=list)
+    _executions: list[Execution] = field(default_factory=list)
+
+    @classmethod
+    async def open(
+        cls, books: Books, transaction: Transaction, account_id: str, now: datetime
+    ) -> "Desk | None":
+        """Lock an account; None where there is none."""
+        account = await books.repository.lock_account(transaction, account_id)
+        if account is None:
+            return None
+        found = await books.repository.list_positions(transaction, account_id)
+        return cls(books, transaction, account, now, {each.symbol: each for each in found})
+
+    @property
+    def house(self) -> HouseAccounts:
+        """Return the ledger accounts of this account's postings."""
+        account = self.account
+        return HouseAccounts.of(account.account_id, account.currency, Book(account.book))
+
+    async def load_cash(self) -> int:
+        """Return the cash in minor units."""
+        balance = await self.books.ledger.get_balance(
+            self.transaction, self.account.cash_account_id
+        )
+        return balance.total.minor
+
+    def record(self, subject: Subject) -> int:
+        """Append an event and return its number."""
+        sequence = self.account.event_sequence + 1
+        self.account = replace(self.account, event_sequence=sequence)
+        self._events.append(AccountEvent(self.account.account_id, sequence, subject, self.now))
+        return sequence
+
+    async def publish(self, event: Event) -> None:
+        """Add a fact to the outbox, in the account's order."""
+        sequence = self.account.fact_sequence + 1
+        self.account = replace(self.account, fact_sequence=sequence)
+        await self.books.outbox.add(
+            self.transaction,
+            event,
+            key=self.account.account_id,
+            key_sequence=sequence,
+            occurred_at=self.now,
+        )
+
+    async def tell_order(self, order: Order, *, is_modified: bool = False) -> None:
+        """Record an order's new state and publish it."""
+        offset = self.record(order)
+        fact = _order_fact(order, self.account, offset, is_modified=is_modified)
+        if fact is not None:
+            await self.publish(fact)
+        log.info(
+            "order_changed",
+            account_id=order.account_id,
+            order_id=order.order_id,
+            status=order.status.value,
+            filled_quantity=order.filled_quantity,
+        )
+
+    def keep(self, position: Position) -> None:
+        """Take a position's new state; written at ``close``."""
+        self.positions[position.symbol] = position
+        self._touched.add(position.symbol)
+
+    async def fill(
+        self, order: Order, *, quantity: int, price: int, liquidity: Liquidity, quote: Quote
+    ) -> Order:
+        """Fill an order and return it: execution, position, postings, events and facts."""
+        filled = order.fill(quantity, price, self.now)
+        position, effect = apply_fill(
+            self.positions[order.symbol],
+            side=order.side,
+            quantity=quantity,
+            price=price,
+            now=self.now,
+        )
+        self.keep(position)
+        execution = Execution(
+            execution_id=self.books.ids.new("exe"),
+            account_id=order.account_id,
+            order_id=order.order_id,
+            sequence=self.account.event_sequence + 1,
+            symbol=order.symbol,
+            side=order.side,
+            price_scale=order.price_scale,
+            quantity_scale=order.quantity_scale,
+            quantity=quantity,
+            price=price,
+            closed_quantity=effect.closed_quantity,
+            signed_quantity_after=position.signed_quantity,
+            realized=effect.realized,
+            realized_minor=effect.realized_minor,
+            commission_minor=effect.commission_minor,
+            currency=position.terms.currency.code,
+            currency_scale=position.terms.currency.scale,
+            liquidity=liquidity,
+            quote_bid=quote.bid,
+            quote_ask=quote.ask,
+            quote_sequence=quote.sequence,
+            quote_at=quote.at,
+            executed_at=self.now,
+        )
+        self.record(execution)
+        await self.publish(_execution_fact(execution, filled, self.account))
+        await self.tell_order(filled)
+        self.record(position)
+        await self._post_fill(execution, effect)
+        self._executions.append(execution)
+        return filled
+
+    async def post(
+        self,
+        entry_id: str,
+        type_: EntryType,
+        *,
+        against: LedgerAccount,
+        change_minor: int,
+        reference: str | None,
+        description: str,
+    ) -> int:
+        """Move cash by a signed amount against a house account; return the cash afterwards."""
+        amount = Money(abs(change_minor), self.account.currency)
+        cash = self.house.cash
+        postings: tuple[Posting, Posting] = (
+            (debit(against, amount), credit(cash, amount))
+            if change_minor > 0
+            else (debit(cash, amount), credit(against, amount))
+        )
+        posted = await self.books.ledger.post_entry(
+            self.transaction,
+            Entry(
+                entry_id=entry_id,
+                type=type_,
+                postings=postings,
+                occurred_at=self.now,
+                reference=reference,
+                description=description,
+            ),
+            recorded_at=self.now,
+        )
+        cash_minor = posted.posting_on(cash.account_id).running_balance_minor
+        assert cash_minor is not None, "cash is a customer account"
+        self.record(
+            CashChange(
+                account_id=self.account.account_id,
+                entry_id=entry_id,
+                type=type_.value,
+                change_minor=change_minor,
+                cash_minor=cash_minor,
+                currency=self.account.currency.code,
+                currency_scale=self.account.currency.scale,
+                reference=reference,
+            )
+        )
+        return cash_minor
+
+    def reserve(self, symbol: str, open_orders: Sequence[Order]) -> None:
+        """Set what an instrument's open orders reserve, given all of them."""
+        position = self.positions[symbol]
+        reserved = compute_reservation(position, open_orders)
+        if reserved != position.reserved_minor:
+            self.keep(replace(position, reserved_minor=reserved))
+
+    async def close(self) -> None:
+        """Write positions, events and sequences; wake the stream after the commit."""
+        repository, transaction = self.books.repository, self.transaction
+        for execution in self._executions:
+            await repository.add_execution(transaction, execution)
+        for symbol in sorted(self._touched):
+            await repository.save_position(transaction, self.positions[symbol])
+        await repository.add_events(transaction, self._events)
+        await repository.save_sequences(transaction, self.account)
+        if self._events:
+            stream, sequence = stream_of(self.account.account_id), self.account.event_sequence
+            transaction.after_commit(lambda: self.books.wake(stream, sequence))
+
+    async def _post_fill(self, execution: Execution, effect: FillEffect) -> None:
+        house, reference, cash_minor = self.house, execution.execution_id, 0
+        if effect.realized_minor:
+            cash_minor = await self.post(
+                f"pnl_{reference}",
+                EntryType.REALIZED_PNL,
+                against=house.pnl,
+                change_minor=effect.realized_minor,
+                reference=reference,
+                description=f"Result of {execution.symbol}",
+            )
+        if effect.commission_minor:
+            cash_minor = await self.post(
+                f"commission_{reference}",
+                EntryType.FEE_COMMISSION,
+                against=house.commission,
+                change_minor=-effect.commission_minor,
+                reference=reference,
+                description=f"Commission on {execution.symbol}",
+            )
+        if cash_minor < 0 and all(each.is_flat for each in self.positions.values()):
+            # Flat and negative: nothing can earn it back, so the house bears it.
+            await self.post(
+                f"negative_{reference}",
+                EntryType.ADJUSTMENT_ADMIN,
+                against=house.negative_balance,
+                change_minor=-cash_minor,
+                reference=reference,
+                description="Negative balance borne by the house",
+            )
+
+
+def _execution_fact(execution: Execution, order: Order, account: Account) -> ExecutionRecorded:
+    price_scale, quantity_scale = execution.price_scale, execution.quantity_scale
+    return ExecutionRecorded(
+        execution_id=execution.execution_id,
+        order_id=execution.order_id,
+        client_order_id=order.client_order_id,
+        account_id=account.account_id,
+        user_id=account.user_id,
+        offset=execution.sequence,
+        symbol=execution.symbol,
+        side=execution.side.value,
+        quantity=decimal_of(execution.quantity, quantity_scale),
+        price=decimal_of(execution.price, price_scale),
+        closed_quantity=decimal_of(execution.closed_quantity, quantity_scale),
+        signed_quantity_after=decimal_of(execution.signed_quantity_after, quantity_scale),
+        realized=decimal_of(execution.realized_minor, execution.currency_scale),
+        commission=decimal_of(execution.commission_minor, execution.currency_scale),
+        currency=execution.currency,
+        liquidity=execution.liquidity.value,
+        quote_bid=decimal_of(execution.quote_bid, price_scale),
+        quote_ask=decimal_of(execution.quote_ask, price_scale),
+        quote_sequence=execution.quote_sequence,
+        executed_at=execution.executed_at,
+    )
+
+
+def _order_fact(order: Order, account: Account, offset: int, *, is_modified: bool) -> Event | None:
+    reason = order.close_reason.value if order.close_reason else ""
+    common = {
+        "order_id": order.order_id,
+        "account_id": account.account_id,
+        "user_id": account.user_id,
+        "offset": offset,
+        "client_order_id": order.client_order_id,
+        "symbol": order.symbol,
+        "side": order.side.value,
+        "type": order.type.value,
+        "time_in_force": order.time_in_force.value,
+        "quantity": decimal_of(order.quantity, order.quantity_scale),
+        "filled_quantity": decimal_of(order.filled_quantity, order.quantity_scale),
+        "limit_price": _decimal(order.limit_price, order.price_scale),
+        "trigger_price": _decimal(order.trigger_price, order.price_scale),
+        "reduce_only": order.reduce_only,
+    }
+    if is_modified:
+        return OrderModified.model_validate(common)
+    match order.status:
+        case OrderStatus.ACCEPTED:
+            return OrderAccepted.model_validate(common)
+        case OrderStatus.FILLED:
+            average = decimal_of(order.average_fill_price(), COST_SCALE)
+            return OrderFilled.model_validate({**common, "average_fill_price": average})
+        case OrderStatus.CANCELED:
+            return OrderCanceled.model_validate({**common, "reason": reason})
+        case OrderStatus.EXPIRED:
+            return OrderExpired.model_validate(common)
+        case OrderStatus.REJECTED:
+            return OrderRejected.model_validate({**common, "reason": reason})
+        case _:
+            # Triggers and partial fills show in the account's events and in executions.
+            return None
+
+
+def _decimal(raw: int | None, scale: int) -> Decimal | None:
+    return None if raw is None else decimal_of(raw, scale)

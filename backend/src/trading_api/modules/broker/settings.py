@@ -1,0 +1,28 @@
+"""The broker's own settings, read once by ``module.py``."""
+
+from pydantic import Field
+from pydantic_settings import SettingsConfigDict
+
+from trading_api.runtime.settings import OwnedSettings
+
+
+class BrokerSettings(OwnedSettings):
+    """``BROKER_…`` in the environment."""
+
+    model_config = SettingsConfigDict(env_prefix="BROKER_")
+
+    paper_balance: int = Field(
+        default=100_000, ge=1, le=10**9, description="opening cash of a paper account, in units"
+    )
+    accounts_per_user_max: int = Field(default=20, ge=1, le=1000)
+    leverage_stock: int = Field(default=5, ge=1, le=500)
+    leverage_forex: int = Field(default=30, ge=1, le=500)
+    leverage_crypto: int = Field(default=2, ge=1, le=500)
+    commission_stock_ppm: int = Field(
+        default=100, ge=0, le=100_000, description="parts per million of the traded value"
+    )
+    commission_forex_ppm: int = Field(default=20, ge=0, le=100_000)
+    commission_crypto_ppm: int = Field(default=1000, ge=0, le=100_000)
+    slippage_cap_ppm: int = Field(
+        default=1000, ge=0, le=100_000, description="margin of market orders is reserved above ask"
+    )

@@ -69,7 +69,7 @@ async def _check_account(transaction: Transaction, account: Any) -> list[Violati
     ]
     return [
         *_check_orders(orders, executions),
-        *_check_quotes(orders, executions),
+        *_check_quotes(executions, events),
         *_check_positions(account_id, positions, executions),
         *_check_reservations(positions, orders),
         *_check_events(account_id, account["event_sequence"], events),
@@ -117,25 +117,36 @@ def _check_orders(orders: Sequence[Order], executions: Sequence[Execution]) -> I
         yield Violation("O1", order_id, "executions name an order that isn't there")
 
 
-def _check_quotes(orders: Sequence[Order], executions: Sequence[Execution]) -> Iterator[Violation]:
-    by_id = {order.order_id: order for order in orders}
-    for execution in executions:
-        subject = execution.execution_id
-        if not execution.quote_bid <= execution.price <= execution.quote_ask:
-            yield Violation("O4", subject, "the price lies outside its quote")
-        if execution.executed_at - execution.quote_at >= QUOTE_AGE_MAX:
-            yield Violation("O4", subject, "the quote was stale")
-        order = by_id.get(execution.order_id)
-        if order is None:
-            continue
-        sign = order.side.sign
-        if order.limit_price is not None and sign * (order.limit_price - execution.price) < 0:
-            yield Violation("O3", subject, "the price is worse than the limit")
-        is_resting = execution.liquidity is Liquidity.MAKER
-        if is_resting and execution.quote_sequence <= order.quote_sequence:
-            yield Violation("O4", subject, "a resting order met a quote from before it")
-        if order.type.has_trigger and not is_resting:
-            yield Violation("O3", subject, "a stop filled at its acceptance")
+def _check_quotes(
+    executions: Sequence[Execution], events: Sequence[AccountEvent]
+) -> Iterator[Violation]:
+    # An order may have been modified since, so each fill is held against the order of its time.
+    orders: dict[str, Order] = {}
+    by_sequence = {execution.sequence: execution for execution in executions}
+    for event in events:
+        if isinstance(event.subject, Order):
+            orders[event.subject.order_id] = event.subject
+        execution = by_sequence.get(event.sequence)
+        if execution is not None:
+            yield from _check_fill(execution, orders.get(execution.order_id))
+
+
+def _check_fill(execution: Execution, order: Order | None) -> Iterator[Violation]:
+    subject = execution.execution_id
+    if not execution.quote_bid <= execution.price <= execution.quote_ask:
+        yield Violation("O4", subject, "the price lies outside its quote")
+    if execution.executed_at - execution.quote_at >= QUOTE_AGE_MAX:
+        yield Violation("O4", subject, "the quote was stale")
+    if order is None:
+        return
+    sign = order.side.sign
+    if order.limit_price is not None and sign * (order.limit_price - execution.price) < 0:
+        yield Violation("O3", subject, "the price is worse than the limit")
+    is_resting = execution.liquidity is Liquidity.MAKER
+    if is_resting and execution.quote_sequence <= order.quote_sequence:
+        yield Violation("O4", subject, "a resting order met a quote from before it")
+    if order.is_waiting_for_trigger:
+        yield Violation("O3", subject, "a stop filled before its trigger")
 
 
 def _check_positions(

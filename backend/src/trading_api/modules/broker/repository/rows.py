@@ -22,7 +22,7 @@ from trading_api.modules.broker.domain.order import (
 )
 from trading_api.modules.broker.domain.position import Position
 
-Values = Mapping[str, Any]
+Values = Mapping[Any, Any]
 
 
 def account_values(account: Account) -> dict[str, Any]:

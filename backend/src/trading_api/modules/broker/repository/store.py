@@ -115,7 +115,9 @@ class BrokerRepository:
         self, transaction: Transaction, account_id: str, *, symbol: str | None = None
     ) -> list[Order]:
         """Return an account's open orders, oldest first."""
-        condition = sa.and_(orders.c.account_id == account_id, orders.c.status.in_(OPEN_STATUSES))
+        condition: sa.ColumnElement[bool] = sa.and_(
+            orders.c.account_id == account_id, orders.c.status.in_(OPEN_STATUSES)
+        )
         if symbol is not None:
             condition = sa.and_(condition, orders.c.symbol == symbol)
         found = await transaction.all(
@@ -142,13 +144,13 @@ class BrokerRepository:
             or_updated_since: closed ones that changed since then as well; with ``is_closed``
                 False.
         """
-        condition = orders.c.account_id == account_id
+        condition: sa.ColumnElement[bool] = orders.c.account_id == account_id
         if before is not None:
             condition = sa.and_(condition, orders.c.order_id < before)
         if symbol is not None:
             condition = sa.and_(condition, orders.c.symbol == symbol)
         if is_closed is not None:
-            wanted = orders.c.status.in_(CLOSED_STATUSES)
+            wanted: sa.ColumnElement[bool] = orders.c.status.in_(CLOSED_STATUSES)
             if not is_closed:
                 wanted = sa.not_(wanted)
                 if or_updated_since is not None:
@@ -227,7 +229,7 @@ class BrokerRepository:
         before: int | None = None,
     ) -> list[Execution]:
         """Return an account's executions, newest first; ``before`` is an execution's sequence."""
-        condition = executions.c.account_id == account_id
+        condition: sa.ColumnElement[bool] = executions.c.account_id == account_id
         if symbol is not None:
             condition = sa.and_(condition, executions.c.symbol == symbol)
         if order_id is not None:
@@ -276,7 +278,7 @@ class BrokerRepository:
         self, transaction: Transaction, account_id: str | None = None
     ) -> list[str]:
         """Return the instruments that an account holds, or anybody where None."""
-        condition = positions.c.signed_quantity != 0
+        condition: sa.ColumnElement[bool] = positions.c.signed_quantity != 0
         if account_id is not None:
             condition = sa.and_(condition, positions.c.account_id == account_id)
         found = await transaction.all(sa.select(positions.c.symbol).where(condition).distinct())

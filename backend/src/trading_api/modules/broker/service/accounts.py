@@ -47,20 +47,11 @@ class AccountService:
         self._owners: dict[str, str] = {}
         self._first: dict[str, str] = {}
 
-    async def on_user_registered(
-        self, *, user_id: str, event_id: str, producer: str, sequence: int, now: datetime
-    ) -> None:
+    async def on_user_registered(self, *, user_id: str, event_id: str, now: datetime) -> None:
         """Open a new user's first account; a repeat of the event has no effect."""
 
         async def command(transaction: Transaction) -> None:
-            is_new = await self._inbox.claim(
-                transaction,
-                consumer=_CONSUMER,
-                event_id=event_id,
-                producer=producer,
-                sequence=sequence,
-            )
-            if is_new:
+            if await self._inbox.claim(transaction, consumer=_CONSUMER, event_id=event_id):
                 await self._open_first(transaction, user_id, now)
 
         await self._database.group(command)

@@ -3,6 +3,8 @@
 import sqlalchemy as sa
 from alembic import op
 
+from trading_api.ledger.tables import append_only_ddl, ledger_guard_ddl
+
 revision = "0001"
 down_revision = None
 
@@ -46,6 +48,23 @@ def upgrade() -> None:
     schema='broker'
     )
     op.create_index('ix_inbox_producer_sequence', 'inbox', ['producer', 'sequence'], unique=False, schema='broker')
+    op.create_table('inbox_cursors',
+    sa.Column('producer', sa.Text().with_variant(sa.Text(collation='C'), 'postgresql'), nullable=False),
+    sa.Column('sequence', sa.BigInteger(), nullable=False),
+    sa.PrimaryKeyConstraint('producer', name=op.f('pk_inbox_cursors')),
+    schema='broker'
+    )
+    op.create_table('inbox_dead_letters',
+    sa.Column('event_id', sa.Text().with_variant(sa.Text(collation='C'), 'postgresql'), nullable=False),
+    sa.Column('producer', sa.Text(), nullable=False),
+    sa.Column('type', sa.Text(), nullable=False),
+    sa.Column('envelope', sa.Text(), nullable=False),
+    sa.Column('reason', sa.Text(), nullable=False),
+    sa.Column('deliveries', sa.Integer(), nullable=False),
+    sa.Column('failed_at_us', sa.BigInteger(), nullable=False),
+    sa.PrimaryKeyConstraint('event_id', name=op.f('pk_inbox_dead_letters')),
+    schema='broker'
+    )
     op.create_table('leases',
     sa.Column('name', sa.Text().with_variant(sa.Text(collation='C'), 'postgresql'), nullable=False),
     sa.Column('owner', sa.Text(), nullable=False),
@@ -114,7 +133,6 @@ def upgrade() -> None:
     sa.Column('causation_id', sa.Text(), nullable=True),
     sa.Column('traceparent', sa.Text(), nullable=True),
     sa.Column('sequence', sa.BigInteger(), nullable=True),
-    sa.Column('is_published', sa.Boolean(), server_default=sa.text('0'), nullable=False),
     sa.PrimaryKeyConstraint('id', name=op.f('pk_outbox')),
     sa.UniqueConstraint('event_id', name=op.f('uq_outbox_event_id')),
     sa.UniqueConstraint('sequence', name=op.f('uq_outbox_sequence')),
@@ -276,4 +294,9 @@ def upgrade() -> None:
     schema='broker'
     )
     op.create_index('ix_executions_order_id', 'executions', ['order_id'], unique=False, schema='broker')
-    # ### end Alembic commands ###
+    dialect = op.get_bind().dialect.name
+    for statement in [
+        *ledger_guard_ddl(dialect, "broker"),
+        *append_only_ddl(dialect, "broker", "executions"),
+    ]:
+        op.execute(statement)

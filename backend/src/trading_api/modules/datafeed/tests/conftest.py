@@ -1,9 +1,10 @@
 """The module over a seeded database, served in process with real tokens."""
 
 import asyncio
-import shutil
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 
 import httpx
@@ -14,7 +15,6 @@ from joserfc.jwk import RSAKey
 from starlette.types import ASGIApp
 
 from trading_api.kernel.ids import UuidV7Ids
-from trading_api.modules.datafeed import tables
 from trading_api.modules.datafeed.adapters.bundled import BundledHistory
 from trading_api.modules.datafeed.api.udf import build_udf_router
 from trading_api.modules.datafeed.api.v1 import build_internal_router, build_router
@@ -29,7 +29,7 @@ from trading_api.runtime.http.edge import Edge
 from trading_api.runtime.http.routing import Handler, ModuleRouter, add_routes
 from trading_api.runtime.identity import AUDIENCE, Identity, ServiceTokens
 from trading_api.runtime.secrets import PRIVATE_KEY_FILE
-from trading_api.runtime.settings import PlatformSettings
+from trading_api.runtime.settings import PlatformSettings, load_settings
 from trading_api.testkit.clocks import FixedClock
 
 PREFIX = "/api/v1/datafeed"
@@ -64,15 +64,6 @@ def seeded_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-async def database(seeded_file: Path, tmp_path: Path) -> AsyncIterator[Database]:
-    path = tmp_path / "datafeed.db"
-    shutil.copy(seeded_file, path)
-    database = a_database(path)
-    yield database
-    await database.close()
-
-
-@pytest.fixture
 async def empty_database(database_url: str) -> AsyncIterator[Database]:
     """A migrated database without rows, on each of the two databases."""
     database = Database(database_url, schema="datafeed")
@@ -81,16 +72,39 @@ async def empty_database(database_url: str) -> AsyncIterator[Database]:
     await database.close()
 
 
-@pytest.fixture
-def market_clock() -> FixedClock:
+@pytest.fixture(scope="session")
+def standing_clock() -> FixedClock:
     return FixedClock(NOW)
 
 
 @pytest.fixture
-async def service(database: Database) -> DatafeedService:
-    service = a_service(database)
-    assert await service.load()
-    return service
+def market_clock(standing_clock: FixedClock) -> FixedClock:
+    """The clock of service and apps, back at ``NOW`` for every test."""
+    standing_clock.jump((NOW - standing_clock.now()).total_seconds())
+    return standing_clock
+
+
+@pytest.fixture(scope="session")
+def service(seeded_file: Path) -> DatafeedService:
+    """The service over the seeded database; once loaded it only reads its memory."""
+
+    async def load() -> DatafeedService:
+        database = a_database(seeded_file)
+        service = a_service(database)
+        assert await service.load()
+        await database.close()
+        return service
+
+    return asyncio.run(load())
+
+
+@pytest.fixture(scope="session")
+def host_settings(
+    secrets_directory: Path, tmp_path_factory: pytest.TempPathFactory
+) -> PlatformSettings:
+    local = tmp_path_factory.mktemp("local")
+    (local / "secrets").symlink_to(secrets_directory)
+    return load_settings(PlatformSettings, {"TRADING_LOCAL_DIR": str(local)})
 
 
 def token_of(settings: PlatformSettings, clock: FixedClock, *scopes: str) -> str:
@@ -117,11 +131,21 @@ def token_of(settings: PlatformSettings, clock: FixedClock, *scopes: str) -> str
 
 
 def an_app(
-    service: DatafeedService, settings: PlatformSettings, clock: FixedClock, access: Access
+    service: DatafeedService,
+    settings: PlatformSettings,
+    clock: FixedClock,
+    access: Access,
+    *,
+    hot_paths: bool = True,
 ) -> ASGIApp:
-    """Serve the module's routes behind the real edge."""
+    """Serve the module's routes behind the real edge.
+
+    Without hot paths FastAPI itself parses the parameters of every route.
+    """
     router = build_router(service=service, clock=clock, access=access)
     router.include(build_udf_router(service=service, clock=clock, access=access), prefix="/udf")
+    if not hot_paths:
+        router.declarations = [replace(each, hot=None) for each in router.declarations]
     apps: dict[str, FastAPI] = {}
     hot: dict[tuple[str, str], Handler] = {}
     internal = build_internal_router(service=service, clock=clock)
@@ -137,25 +161,42 @@ def an_app(
     return Edge(Dispatch(apps, hot), identity=identity, ids=UuidV7Ids(), error_shapes=shapes)
 
 
+AppOf = Callable[[Access, bool], ASGIApp]
 ClientOf = Callable[..., httpx.AsyncClient]
+
+
+@pytest.fixture(scope="session")
+def app_of(
+    service: DatafeedService, host_settings: PlatformSettings, standing_clock: FixedClock
+) -> AppOf:
+    """Apps by access and by whether hot paths are served apart; each is made once."""
+
+    @cache
+    def make(access: Access, hot_paths: bool) -> ASGIApp:
+        return an_app(service, host_settings, standing_clock, access, hot_paths=hot_paths)
+
+    return make
 
 
 @pytest.fixture
 async def client_of(
-    service: DatafeedService, settings: PlatformSettings, market_clock: FixedClock
+    app_of: AppOf, host_settings: PlatformSettings, market_clock: FixedClock
 ) -> AsyncIterator[ClientOf]:
-    """Make clients: by default one that may read; without scopes one that is nobody."""
+    """Make clients: with the scopes given, as another module, or as nobody."""
     clients: list[httpx.AsyncClient] = []
 
     def make(
-        *scopes: str, access: Access | None = None, module: str | None = None
+        *scopes: str,
+        access: Access | None = None,
+        module: str | None = None,
+        hot_paths: bool = True,
     ) -> httpx.AsyncClient:
-        app = an_app(service, settings, market_clock, access or Access.scope("datafeed:read"))
+        app = app_of(access or Access.scope("datafeed:read"), hot_paths)
         headers = {}
         if scopes:
-            headers["Authorization"] = f"Bearer {token_of(settings, market_clock, *scopes)}"
+            headers["Authorization"] = f"Bearer {token_of(host_settings, market_clock, *scopes)}"
         if module:
-            tokens = ServiceTokens(settings=settings, module=module, clock=market_clock)
+            tokens = ServiceTokens(settings=host_settings, module=module, clock=market_clock)
             headers["Authorization"] = f"Bearer {tokens.token()}"
         clients.append(
             httpx.AsyncClient(
@@ -170,8 +211,5 @@ async def client_of(
 
 
 @pytest.fixture
-def client(client_of: ClientOf) -> Iterator[httpx.AsyncClient]:
-    yield client_of("datafeed:read")
-
-
-assert tables.metadata.tables, "the migrations' tables are declared"
+def client(client_of: ClientOf) -> httpx.AsyncClient:
+    return client_of("datafeed:read")

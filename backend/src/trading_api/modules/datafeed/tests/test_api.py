@@ -357,3 +357,34 @@ async def test_no_question_makes_the_server_fail(
         },
     )
     assert udf.json()["s"] in ("ok", "no_data", "error")
+
+
+QUESTIONS = [
+    "/bars?symbol=AAPL&resolution=1&count_back=3",
+    "/bars?symbol=AAPL&resolution=1&from_time=x",
+    "/bars?symbol=AAPL&resolution=1&from_time=%201%20&to_time=2.0",
+    "/bars?symbol=AAPL&resolution=1&from_time=1&from_time=1760000000&to_time=1760000600",
+    "/bars?symbol=AAPL&resolution=1D&from_time=&to_time=1760000600",
+    "/bars?symbol=AAPL",
+    "/bars?symbol=&resolution=1",
+    "/bars?symbol=AAPL&resolution=1&unknown=1&count_back=1",
+    "/bars?symbol=NOPE&resolution=1",
+    "/bars?symbol=AAPL&resolution=1&from_time=5&to_time=1",
+    "/udf/history?symbol=AAPL&resolution=1&from=1760000000&to=1760000600&countback=2",
+    "/udf/history?symbol=AAPL&resolution=1&from=1760000000&to=1760000600&countback=0",
+    "/udf/history?symbol=AAPL&resolution=1&to=1760000600&currencyCode=USD&countback=1",
+    "/udf/history?symbol=AAPL&resolution=1&from=1&from_time=9&to_time=9",
+    "/udf/history?symbol=AAPL&resolution=60&from=1760000000&to=",
+]
+
+
+@pytest.mark.parametrize("question", QUESTIONS)
+async def test_hot_path_and_route_give_the_same_answer(client_of: ClientOf, question: str) -> None:
+    answers = []
+    for hot_paths in (True, False):
+        client = client_of("datafeed:read", hot_paths=hot_paths)
+        response = await client.get(PREFIX + question)
+        body = response.json()
+        body.pop("request_id", None) if isinstance(body, dict) else None
+        answers.append((response.status_code, body))
+    assert answers[0] == answers[1]

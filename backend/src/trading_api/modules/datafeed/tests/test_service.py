@@ -163,11 +163,12 @@ async def test_quotes_for_other_modules_are_only_of_what_trades(service: Datafee
 
 
 async def test_a_required_ticker_without_history_is_simulated_alike_everywhere(
-    database: Database,
+    empty_database: Database,
 ) -> None:
+    await a_service(empty_database).seed(now=SEEDED_AT, demo_seed="tests")
     services = [
         DatafeedService(
-            database=database,
+            database=empty_database,
             repository=MarketRepository(),
             history=BundledHistory(),
             required=["AAPL", "TSLA"],

@@ -52,6 +52,12 @@ servers:
   copy-trading: {modules: [copy-trading]}
 """
 
+
+@pytest.fixture
+def manifests() -> tuple[AManifest, ...]:
+    return MANIFESTS
+
+
 BuildTopology = Callable[..., Topology]
 
 

@@ -381,18 +381,17 @@ class Topology:
         """Return the names of the modules that open WebSockets."""
         return tuple(route.name for route in self.routes if route.websocket_paths)
 
-    def stable_socket_of(self, module: str) -> Path:
-        """Return the socket link by which other modules reach `module` in any generation."""
-        return socket_path(self.paths.run / "sockets", f"{module}.sock")
-
-    def peer_sockets(self) -> str:
-        """Return `PEER_SOCKETS`: `name=address` by comma, a socket path or `http://host:port`."""
-        return ",".join(
-            f"{module}=http://{first.address}"
-            if (first := self.processes_of(module)[0]).address.port is not None
-            else f"{module}={self.stable_socket_of(module)}"
+    def peers(self) -> dict[str, list[str]]:
+        """Return where other processes reach each module: socket paths, or `http://host:port`."""
+        return {
+            module: [
+                f"http://{process.address}"
+                if process.address.socket is None
+                else str(process.address.socket)
+                for process in self.processes_of(module)
+            ]
             for module in self.modules
-        )
+        }
 
     def with_generation(self, generations: Mapping[str, int]) -> Topology:
         """Return the same fleet with some processes (by name) in another generation."""
@@ -411,6 +410,7 @@ def build_topology(
     *,
     paths: LocalPaths,
     environ: Mapping[str, str],
+    dotenv: Mapping[str, str] | None = None,
     known: Sequence[str] | None = None,
     source: str = "config",
 ) -> Topology:
@@ -420,8 +420,8 @@ def build_topology(
         config: the checked config.
         manifests: of the enabled modules; each must be named by exactly one server.
         paths: folders of the fleet.
-        environ: settings in force outside the config (process environment over `.env`); they win
-            over `servers.<name>.env`.
+        environ: the process environment; it wins over `servers.<name>.env`.
+        dotenv: what `.env` says; `servers.<name>.env` wins over it.
         known: names of all modules there are; a server may name one that isn't enabled, which is
             then left out. None: the manifests are all there is.
         source: named in the error.
@@ -430,6 +430,7 @@ def build_topology(
         DeploymentConfigError: unknown, doubly served or unserved modules; several processes of a
             module on SQLite.
     """
+    outer = {**(dotenv or {}), **environ}
     by_name = {manifest.name: manifest for manifest in manifests}
     known_names = tuple(known) if known is not None else tuple(by_name)
     mistakes: list[Mistake] = []
@@ -453,7 +454,8 @@ def build_topology(
         if module not in served_by
     ]
     for server_name, server in config.servers.items():
-        mistakes += _find_sqlite_conflicts(server_name, server, by_name, environ)
+        settings = {**(dotenv or {}), **server.env, **environ}
+        mistakes += _find_sqlite_conflicts(server_name, server, by_name, settings)
     if mistakes:
         raise DeploymentConfigError(source, mistakes)
 
@@ -467,7 +469,7 @@ def build_topology(
             for module in server.modules
             if module in by_name
         ),
-        environment=environ.get("ENVIRONMENT", "development"),
+        environment=outer.get("ENVIRONMENT", "development"),
     )
     return replace(
         topology,
@@ -555,9 +557,8 @@ def _find_sqlite_conflicts(
     server_name: str,
     server: ServerConfig,
     by_name: Mapping[str, ManifestLike],
-    environ: Mapping[str, str],
+    settings: Mapping[str, str],
 ) -> list[Mistake]:
-    settings = {**server.env, **environ}
     conflicts = []
     for key, count in (("instances", server.instances), ("workers", server.workers)):
         if count == 1:

@@ -6,6 +6,7 @@ the only things that touch the disk, for `trading-api render` and `render --chec
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -59,9 +60,9 @@ def ident(name: str) -> str:
     return name.replace("-", "_")
 
 
-def quote_single(text: str) -> str:
-    """Quote a value for YAML; a single quote in it is doubled."""
-    return "'" + text.replace("'", "''") + "'"
+def quote_nginx(text: str) -> str:
+    """Quote what nginx would otherwise cut at a blank, brace or semicolon."""
+    return json.dumps(text) if set(text) & set(" ;{}\"'#\\\t") else text
 
 
 # Not HTML: autoescape would turn quotes of configuration into entities.
@@ -73,4 +74,4 @@ _environment = Environment(  # noqa: S701
     keep_trailing_newline=True,
 )
 _environment.filters["ident"] = ident
-_environment.filters["quote"] = quote_single
+_environment.filters["nginx"] = quote_nginx

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from trading_api.manager.render import render_template
+from trading_api.manager.render import quote_nginx, render_template
 from trading_api.runtime.topology import Address, ProcessSpec, Topology
 
 INTERNAL_PATHS = ("/metrics", "/internal", "/livez", "/readyz")
@@ -31,7 +31,6 @@ _CLEARED_HEADERS = (
     "X-Internal-Caller",
     "X-Internal-Token",
     "X-Original-URL",
-    "X-Request-Deadline",
     "X-Rewrite-URL",
     "X-User-Email",
     "X-User-Id",
@@ -107,7 +106,11 @@ _ANSWERED_AS_400 = (494, 495, 496, 497)
 
 @dataclass(frozen=True, slots=True)
 class NginxLayout:
-    """Where nginx keeps its files, and how it reaches a process."""
+    """Where nginx keeps its files, and how it reaches a process.
+
+    `resolver` is a name server asked again and again where processes are reached by names whose
+    addresses change; it needs nginx ≥ 1.27.3. None: names are looked up once.
+    """
 
     pid_file: str
     temp_path: str
@@ -115,6 +118,7 @@ class NginxLayout:
     error_log: str
     user: str | None
     in_container: bool
+    resolver: str | None
     address_of: Callable[[ProcessSpec], Address]
     source: str
 
@@ -123,12 +127,13 @@ def local_layout(topology: Topology, *, source: str) -> NginxLayout:
     """Return the layout of a fleet on this host, under its run and log folders."""
     run = topology.paths.run
     return NginxLayout(
-        pid_file=_quoted(run / "nginx.pid"),
-        temp_path=_quoted(run / "nginx" / "temp"),
-        access_log=_quoted(topology.paths.log / "nginx-access.log"),
+        pid_file=str(run / "nginx.pid"),
+        temp_path=str(run / "nginx" / "temp"),
+        access_log=str(topology.paths.log / "nginx-access.log"),
         error_log="stderr",
         user=_worker_user(run),
         in_container=False,
+        resolver=None,
         address_of=lambda process: process.address,
         source=source,
     )
@@ -159,6 +164,7 @@ class NginxRenderer:
             "nginx_upstream.conf.j2",
             module=module,
             addresses=list(addresses),
+            resolves=self._layout.resolver is not None,
             source=self._layout.source,
         )
 
@@ -177,6 +183,7 @@ class NginxRenderer:
                 access_log=self._layout.access_log,
                 error_log=self._layout.error_log,
                 in_container=self._layout.in_container,
+                resolver=self._layout.resolver,
                 nginx=nginx,
                 limits=nginx.limits,
                 websocket=config.websocket,
@@ -253,8 +260,8 @@ def _tls_block(topology: Topology) -> str:
     if tls is None:
         return ""
     lines = [
-        f"ssl_certificate {_quoted(tls.certificate)};",
-        f"ssl_certificate_key {_quoted(tls.certificate_key)};",
+        f"ssl_certificate {quote_nginx(tls.certificate)};",
+        f"ssl_certificate_key {quote_nginx(tls.certificate_key)};",
         "ssl_protocols TLSv1.2 TLSv1.3;",
         f"ssl_ciphers {':'.join(_TLS_CIPHERS)};",
         "ssl_prefer_server_ciphers off;",
@@ -269,14 +276,8 @@ def _tls_block(topology: Topology) -> str:
 
 def _upstream_address(address: Address) -> str:
     if address.socket is not None:
-        return _quoted(f"unix:{address.socket}")
+        return f"unix:{address.socket}"
     return f"{address.host}:{address.port}"
-
-
-def _quoted(path: Path | str) -> str:
-    """Quote what nginx would otherwise cut at a blank, brace or semicolon."""
-    text = str(path)
-    return text if not set(text) & set(" ;{}\"'$#\\\t") else json.dumps(text)
 
 
 def _worker_user(run: Path) -> str | None:

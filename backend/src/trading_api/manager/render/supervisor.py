@@ -110,7 +110,6 @@ class SupervisorRenderer:
         environment = {
             "TRADING_CONFIG": self._layout.config,
             "TRADING_LOCAL_DIR": str(paths.run.parent),
-            "PEER_SOCKETS": topology.peer_sockets(),
             "PYTHONUNBUFFERED": "1",
         }
         if self._layout.bus_server is not None:

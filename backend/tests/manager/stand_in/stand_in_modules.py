@@ -1,0 +1,47 @@
+"""Two third-party modules, found by entry point: what the manager's tests run as a fleet."""
+
+import os
+
+from trading_api.runtime.http.access import Access
+from trading_api.runtime.http.routing import ModuleRouter
+from trading_api.runtime.http.wire import ResponseModel
+from trading_api.runtime.module import Command, Manifest, Module, ModuleContext, ModuleParts
+
+
+class EchoView(ResponseModel):
+    """Who answered."""
+
+    process: str
+    pid: int
+    greeting: str
+
+
+class _StandIn(Module):
+    def build(self, context: ModuleContext) -> ModuleParts:
+        if context.environ.get("STAND_IN_FAILS") == context.name:
+            raise RuntimeError(f"{context.name} was told to fail")
+        router = ModuleRouter(tags=[context.name])
+
+        @router.get("/who", access=Access.public(), response_model=EchoView)
+        async def get_who() -> EchoView:
+            """Tell which process answers."""
+            greeting = context.environ.get("GREETING", "")
+            return EchoView(process=context.process_name, pid=os.getpid(), greeting=greeting)
+
+        async def greet(arguments: object) -> int:
+            print("hello from", context.name, arguments)
+            return 0
+
+        return ModuleParts(routers={"v1": router}, commands=[Command("greet", "Say hello.", greet)])
+
+
+class EchoModule(_StandIn):
+    """The first."""
+
+    manifest = Manifest(name="echo", summary="answers", needs_database=False)
+
+
+class TallyModule(_StandIn):
+    """The second."""
+
+    manifest = Manifest(name="tally", summary="counts", needs_database=False)

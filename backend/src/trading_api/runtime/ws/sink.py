@@ -20,7 +20,13 @@ _JOIN_SIZE = 64 * 1024
 
 
 class Sink(Protocol):
-    """The outbound side of one socket; nothing here waits."""
+    """The outbound side of one socket; nothing here waits.
+
+    Attributes:
+        close_code: of the first close from our side; None while there was none.
+    """
+
+    close_code: int | None
 
     @property
     def is_open(self) -> bool:
@@ -143,11 +149,11 @@ class RawSink:
     __slots__ = (
         "_abort_seconds",
         "_counters",
-        "_is_closed",
         "_link",
         "_parking",
         "_pending",
         "_queue_size_max",
+        "close_code",
     )
 
     def __init__(
@@ -159,13 +165,13 @@ class RawSink:
         self._abort_seconds = abort_seconds
         self._parking = _Parking()
         self._pending: list[bytes] = []
-        self._is_closed = False
+        self.close_code: int | None = None
         link.on_writable = self._resume
 
     @property
     def is_open(self) -> bool:
         """Tell whether frames are still accepted."""
-        return not self._is_closed and self._link.is_open
+        return self.close_code is None and self._link.is_open
 
     @property
     def queued_bytes(self) -> int:
@@ -189,7 +195,7 @@ class RawSink:
     def offer(self, batch: Batch) -> bool:
         """Take prices: at once, or for a slow client into slots where the newest replaces."""
         link = self._link
-        if link.is_paused or self._is_closed:
+        if link.is_paused or self.close_code is not None:
             self._park(batch)
             return False
         pending = self._pending
@@ -213,10 +219,10 @@ class RawSink:
 
     def close(self, code: int, reason: str) -> None:
         """Close the socket; later calls and frames are ignored."""
-        if self._is_closed:
+        if self.close_code is not None:
             return
         self.flush()
-        self._is_closed = True
+        self.close_code = code
         self._link.on_writable = None
         self._counters.dropped += self._parking.clear()
         self._link.close(code, reason, self._abort_seconds)
@@ -271,7 +277,8 @@ class SendTextSink:
         self._on_aborted = on_aborted
         self._parking = _Parking()
         self._sending_bytes = 0
-        self._closing: tuple[int, str] | None = None
+        self.close_code: int | None = None
+        self._close_reason = ""
         self._is_gone = False
         self._wake = asyncio.Event()
         self._writer = asyncio.get_running_loop().create_task(self._write())
@@ -280,7 +287,7 @@ class SendTextSink:
     @property
     def is_open(self) -> bool:
         """Tell whether frames are still accepted."""
-        return self._closing is None and not self._is_gone
+        return self.close_code is None and not self._is_gone
 
     @property
     def queued_bytes(self) -> int:
@@ -321,9 +328,9 @@ class SendTextSink:
 
     def close(self, code: int, reason: str) -> None:
         """Close the socket; later calls and frames are ignored."""
-        if self._closing is not None:
+        if self.close_code is not None:
             return
-        self._closing = (code, reason)
+        self.close_code, self._close_reason = code, reason
         if code == CloseCode.TOO_SLOW:
             self._counters.dropped += self._parking.clear()
         self._wake.set()
@@ -351,10 +358,13 @@ class SendTextSink:
         try:
             while True:
                 while not self._parking:
-                    if self._closing is not None:
-                        code, reason = self._closing
+                    if self.close_code is not None:
                         await self._send(
-                            {"type": "websocket.close", "code": code, "reason": reason}
+                            {
+                                "type": "websocket.close",
+                                "code": self.close_code,
+                                "reason": self._close_reason,
+                            }
                         )
                         return
                     self._wake.clear()

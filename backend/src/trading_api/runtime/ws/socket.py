@@ -202,7 +202,7 @@ class Connection:
         self._allowance = float(self._limits.messages_per_second_max)
         self._allowed_at = self._opened_at
         self._message_count = 0
-        self._close_code: int | None = None
+        self._peer_code: int | None = None
         self._is_aborted = False
         self.sink: Sink | None = None
         self.principal: Principal | None = None
@@ -253,11 +253,12 @@ class Connection:
             self._subscriptions.clear()
             if isinstance(sink, SendTextSink):
                 await sink.finish()
-            self._hub.counters.count_close(self._close_code or 1006)
+            code = sink.close_code or self._peer_code or 1006
+            self._hub.counters.count_close(code)
             log.info(
                 "websocket_closed",
                 path=self._path,
-                code=self._close_code,
+                code=code,
                 user_id=self.principal.user_id if self.principal else None,
                 message_count=self._message_count,
                 seconds=round(self._endpoint.clock.monotonic() - self._opened_at, 1),
@@ -265,8 +266,7 @@ class Connection:
 
     def close(self, code: int, reason: str) -> None:
         """Close the socket; frames already sent go out first, unless the client is stalled."""
-        if self.sink is not None and self._close_code is None:
-            self._close_code = code
+        if self.sink is not None:
             self.sink.close(code, reason)
 
     def look(self, now_seconds: float, monotonic: float) -> None:
@@ -382,10 +382,9 @@ class Connection:
         while True:
             received = await self._receive()
             if received["type"] == "websocket.disconnect":
-                if self._close_code is None:
-                    self._close_code = int(received.get("code") or 1005)
+                self._peer_code = int(received.get("code") or 1005)
                 return
-            if self._close_code is not None or self.sink is None or not self.sink.is_open:
+            if self.sink is None or not self.sink.is_open:
                 continue
             self._message_count += 1
             token = context.request_id.set(self._endpoint.ids.new("req"))

@@ -13,6 +13,7 @@ from websockets.uri import parse_uri
 
 from trading_api.runtime.ws import WebSocketEndpoint
 from trading_api.runtime.ws.protocol import UVICORN_OPTIONS
+from trading_api.testkit.bus import eventually
 
 PATH = "/api/v1/test/ws"
 
@@ -28,11 +29,6 @@ class Server:
         self.server = server
         self.port = port
         self.url = f"ws://127.0.0.1:{port}{PATH}"
-
-    async def stop(self) -> None:
-        self.server.should_exit = True
-        while self.server.started:
-            await asyncio.sleep(0.01)
 
 
 @asynccontextmanager
@@ -53,8 +49,7 @@ async def serving(
     # The test runner keeps its own handlers.
     server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign,assignment]
     task = asyncio.create_task(server.serve(sockets=[listener]))
-    while not server.started:
-        await asyncio.sleep(0.005)
+    await eventually(lambda: server.started)
     try:
         yield Server(server, listener.getsockname()[1])
     finally:

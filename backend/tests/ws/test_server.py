@@ -88,20 +88,24 @@ async def test_handshake_when_full_then_503(make_world: MakeWorld, options: dict
 async def test_server_when_it_stops_then_1012_and_everything_is_freed(
     world: World, options: dict[str, Any]
 ) -> None:
-    async with serving(world.endpoint, options) as server:
-        async with network_socket(server.url, token=world.tokens.token()) as client:
-            await client.subscribe("ticks", {"symbols": ["A"]})
-            server.server.should_exit = True
-            assert (await client.closed()).code == 1012
+    async with (
+        serving(world.endpoint, options) as server,
+        network_socket(server.url, token=world.tokens.token()) as client,
+    ):
+        await client.subscribe("ticks", {"symbols": ["A"]})
+        server.server.should_exit = True
+        assert (await client.closed()).code == 1012
     assert world.hub.is_idle()
 
 
 async def test_client_when_it_vanishes_then_everything_is_freed(world: World) -> None:
-    async with serving(world.endpoint) as server:
-        async with network_socket(server.url, token=world.tokens.token()) as client:
-            await client.subscribe("ticks", {"symbols": ["A"]})
-            client.link.connection.transport.abort()  # type: ignore[attr-defined]
-            await eventually(world.hub.is_idle)
+    async with (
+        serving(world.endpoint) as server,
+        network_socket(server.url, token=world.tokens.token()) as client,
+    ):
+        await client.subscribe("ticks", {"symbols": ["A"]})
+        client.link.connection.transport.abort()  # type: ignore[attr-defined]
+        await eventually(world.hub.is_idle)
 
 
 @both

@@ -74,8 +74,8 @@ def test_post_when_any_deposits_then_running_balances_are_the_sums(deposits):
     for number, (account, amount_minor) in enumerate(deposits):
         entry = a_deposit(f"e{number}", amount_minor, account)
         own = {account.account_id: states[account.account_id]}
-        posted, after = post(entry, accounts=ACCOUNTS, states=own, recorded_at=NOW)
-        states |= after
+        posted = post(entry, accounts=ACCOUNTS, states=own, recorded_at=NOW)
+        states |= posted.states
         expected[account.account_id] += amount_minor
         line = posted.posting_on(account.account_id)
         assert line.running_balance_minor == expected[account.account_id]
@@ -134,10 +134,10 @@ def test_hold_when_ended_then_every_further_end_is_refused():
 
 
 def test_post_when_recorded_then_state_keeps_the_instant():
-    _, after = post(
+    posted = post(
         a_deposit("e1", 1),
         accounts=ACCOUNTS,
         states={ALICE.account_id: a_state()},
         recorded_at=NOW,
     )
-    assert after[ALICE.account_id].last_posted_at_us == to_us(NOW)
+    assert posted.states[ALICE.account_id].last_posted_at_us == to_us(NOW)

@@ -243,7 +243,8 @@ class PostedEntry:
     """An entry as it stands in the ledger.
 
     `recorded_at` never runs backwards along one account. `is_replay` says that this call found the
-    entry and wrote nothing.
+    entry and wrote nothing. `states` are those of the customer accounts right after it, known to
+    the call that wrote it alone.
     """
 
     entry: Entry
@@ -251,6 +252,7 @@ class PostedEntry:
     recorded_at: datetime
     postings: tuple[PostedPosting, ...]
     is_replay: bool = False
+    states: Mapping[str, "AccountState"] = field(default_factory=dict, compare=False)
 
     def posting_on(self, account_id: str) -> PostedPosting:
         """Return the last posting on an account.
@@ -288,6 +290,16 @@ class AccountState:
     def available_minor(self) -> int:
         """Return balance - held."""
         return self.balance_minor - self.held_minor
+
+    @property
+    def balance(self) -> "Balance":
+        """Return it in the account's currency."""
+        currency = self.account.currency
+        return Balance(
+            total=Money(self.balance_minor, currency),
+            held=Money(self.held_minor, currency),
+            available=Money(self.available_minor, currency),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -378,7 +390,7 @@ def post(
     states: Mapping[str, AccountState],
     recorded_at: datetime,
     released: Mapping[str, int] | None = None,
-) -> tuple[PostedEntry, dict[str, AccountState]]:
+) -> PostedEntry:
     """Decide what an entry writes: its postings with sequence, running balance and hash.
 
     Args:
@@ -389,7 +401,7 @@ def post(
         released: Held minor units that the entry's own capture sets free, by account.
 
     Returns:
-        The posted entry and the new states. Availability is judged once, after all postings.
+        The posted entry with the new states. Availability is judged once, after all postings.
 
     Raises:
         InsufficientFundsError: available would fall below zero where the account forbids it.
@@ -432,7 +444,7 @@ def post(
         )
     for account_id, state in after.items():
         ensure_covered(states[account_id], state)
-    return PostedEntry(entry, book, recorded_at, tuple(posted)), after
+    return PostedEntry(entry, book, recorded_at, tuple(posted), states=after)
 
 
 def ensure_accounts_agree(entry: Entry, accounts: Mapping[str, LedgerAccount]) -> Book:

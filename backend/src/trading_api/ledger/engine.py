@@ -13,10 +13,12 @@ from typing import Any
 
 from sqlalchemy import (
     ColumnElement,
+    Insert,
     Row,
     Select,
     Table,
     and_,
+    bindparam,
     case,
     func,
     insert,
@@ -29,6 +31,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects import postgresql, sqlite
 
 from trading_api.kernel.clock import from_us, to_us
+from trading_api.kernel.errors import TradingError
 from trading_api.kernel.values import Currency, Money
 from trading_api.ledger import domain
 from trading_api.ledger.domain import (
@@ -54,11 +57,14 @@ from trading_api.ledger.errors import (
     LedgerAccountNotFoundError,
     LedgerInvariantError,
 )
-from trading_api.ledger.ports import LedgerTransaction
+from trading_api.ledger.ports import Dialect, LedgerTransaction
 from trading_api.ledger.tables import LedgerTables
 
 _HALF = 10**9
 """Sums of amounts are taken in two parts of nine digits: SQLite's SUM overflows at 2⁶³."""
+
+_KNOWN_ACCOUNTS_MAX = 100_000
+"""Identities kept in memory, some 300 bytes each; beyond it they are read anew."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +97,57 @@ class LinePosition:
     sequence: int
 
 
+class _Statements:
+    """The statements of the writing path, built once."""
+
+    def __init__(self, tables: LedgerTables) -> None:
+        accounts, postings = tables.accounts, tables.postings
+        self.load_accounts = select(accounts).where(
+            accounts.c.account_id.in_(bindparam("account_ids", expanding=True))
+        )
+        self.lock_accounts = (
+            self.load_accounts.where(accounts.c.is_customer)
+            .order_by(accounts.c.account_id)
+            .with_for_update()
+        )
+        self.save_state = (
+            update(accounts)
+            .where(
+                accounts.c.account_id == bindparam("of_account_id"),
+                accounts.c.last_sequence == bindparam("of_last_sequence"),
+                accounts.c.balance_minor == bindparam("of_balance_minor"),
+                accounts.c.held_minor == bindparam("of_held_minor"),
+            )
+            .values(
+                {
+                    name: bindparam(name)
+                    for name in (
+                        "balance_minor",
+                        "held_minor",
+                        "last_sequence",
+                        "last_hash",
+                        "last_posted_at_us",
+                    )
+                }
+            )
+        )
+        self.insert_account = _insert_or_skip(accounts)
+        self.insert_entry = _insert_or_skip(tables.entries)
+        self.insert_hold = _insert_or_skip(tables.holds)
+        self.insert_postings = insert(postings).returning(
+            postings.c.side, postings.c.amount_minor, postings.c.currency
+        )
+
+
+def _insert_or_skip(table: Table) -> Mapping[Dialect, Insert]:
+    """Return an INSERT by dialect that leaves a row with the same primary key as it is."""
+    keys = [column.name for column in table.primary_key]
+    return {
+        "sqlite": sqlite.insert(table).on_conflict_do_nothing(index_elements=keys),
+        "postgresql": postgresql.insert(table).on_conflict_do_nothing(index_elements=keys),
+    }
+
+
 class Ledger:
     """One module's ledger.
 
@@ -102,6 +159,9 @@ class Ledger:
 
     def __init__(self, tables: LedgerTables) -> None:
         self._tables = tables
+        self._statements = _Statements(tables)
+        # Identities never change, so committed ones need not be read again.
+        self._known: dict[str, LedgerAccount] = {}
 
     async def open_accounts(
         self,
@@ -115,14 +175,15 @@ class Ledger:
         Raises:
             LedgerInvariantError: An account exists with another identity.
         """
-        found = await self._load_accounts(transaction, {each.account_id for each in accounts})
+        wanted = {each.account_id for each in accounts}
+        found = await self._load_accounts(transaction, wanted)
         missing = [each for each in accounts if each.account_id not in found]
         if missing:
             await transaction.execute(
-                _insert(transaction, self._tables.accounts).on_conflict_do_nothing(),
+                self._statements.insert_account[transaction.dialect],
                 [_account_values(each, to_us(created_at)) for each in missing],
             )
-            found = await self._load_accounts(transaction, {each.account_id for each in accounts})
+            found = await self._load_accounts(transaction, wanted)
         for account in accounts:
             if found[account.account_id] != account:
                 raise LedgerInvariantError(f"{account.account_id} has another identity")
@@ -134,14 +195,9 @@ class Ledger:
 
         House accounts among the ids are left out.
         """
-        table = self._tables.accounts
-        statement = (
-            select(table)
-            .where(table.c.account_id.in_(sorted(account_ids)), table.c.is_customer)
-            .order_by(table.c.account_id)
-            .with_for_update()
+        rows = await transaction.all(
+            self._statements.lock_accounts, {"account_ids": sorted(account_ids)}
         )
-        rows = await transaction.all(statement)
         return {row.account_id: _state_of(row) for row in rows}
 
     async def post_entry(
@@ -180,8 +236,7 @@ class Ledger:
             before = states[request.account_id]
             after = domain.hold(before, request)
             result = await transaction.execute(
-                _insert(transaction, self._tables.holds).on_conflict_do_nothing(),
-                _hold_values(Hold(request)),
+                self._statements.insert_hold[transaction.dialect], _hold_values(Hold(request))
             )
             if result.rowcount == 1:
                 await self._save_state(transaction, before, after)
@@ -324,7 +379,7 @@ class Ledger:
         if row is None:
             raise _account_not_found(account_id)
         if row.is_customer:
-            return _balance_of(_state_of(row))
+            return _state_of(row).balance
         account = _account_of(row)
         total = Money(await self._sum_postings(transaction, account), account.currency)
         return Balance(total=total, held=Money(0, account.currency), available=total)
@@ -337,7 +392,7 @@ class Ledger:
         rows = await transaction.all(
             select(table).where(table.c.owner_id == owner_id).order_by(table.c.account_id)
         )
-        return [(_account_of(row), _balance_of(_state_of(row))) for row in rows]
+        return [(_account_of(row), _state_of(row).balance) for row in rows]
 
     async def list_entries(
         self,
@@ -434,9 +489,14 @@ class Ledger:
         self, transaction: LedgerTransaction, entry: Entry
     ) -> tuple[dict[str, LedgerAccount], dict[str, AccountState]]:
         account_ids = {posting.account_id for posting in entry.postings}
-        states = await self.lock_accounts(transaction, account_ids)
-        accounts = {account_id: state.account for account_id, state in states.items()}
-        accounts |= await self._load_accounts(transaction, account_ids - states.keys())
+        houses = {
+            account_id: self._known[account_id]
+            for account_id in account_ids
+            if account_id in self._known and not self._known[account_id].is_customer
+        }
+        states = await self.lock_accounts(transaction, account_ids - houses.keys())
+        accounts = houses | {account_id: state.account for account_id, state in states.items()}
+        accounts |= await self._load_accounts(transaction, account_ids - accounts.keys())
         for account_id in sorted(account_ids - accounts.keys()):
             raise _account_not_found(account_id)
         return accounts, states
@@ -451,35 +511,34 @@ class Ledger:
         recorded_at: datetime,
         released: Mapping[str, int] | None = None,
     ) -> PostedEntry:
-        # A repeat is answered before funds are judged: the first one may have spent them.
-        if await self._exists(transaction, entry.entry_id):
-            return await self._replay(transaction, entry)
-        if entry.reverses_entry_id is not None:
-            await self._ensure_reversible(transaction, entry, entry.reverses_entry_id)
         newest_us = max((state.last_posted_at_us for state in states.values()), default=0)
-        posted, after = domain.post(
-            entry,
-            accounts=accounts,
-            states=states,
-            recorded_at=max(recorded_at, from_us(newest_us)),
-            released=released,
-        )
+        try:
+            if entry.reverses_entry_id is not None:
+                await self._ensure_reversible(transaction, entry, entry.reverses_entry_id)
+            posted = domain.post(
+                entry,
+                accounts=accounts,
+                states=states,
+                recorded_at=max(recorded_at, from_us(newest_us)),
+                released=released,
+            )
+        except TradingError:
+            # Refused, unless it is the repeat of one that was not: that may have spent the funds.
+            if await self._exists(transaction, entry.entry_id):
+                return await self._replay(transaction, entry)
+            raise
         result = await transaction.execute(
-            _insert(transaction, self._tables.entries).on_conflict_do_nothing(
-                index_elements=["entry_id"]
-            ),
-            _entry_values(posted),
+            self._statements.insert_entry[transaction.dialect], _entry_values(posted)
         )
         if result.rowcount != 1:
-            # Somebody took this id for other accounts while we held ours.
             return await self._replay(transaction, entry)
-        await transaction.execute(
-            insert(self._tables.postings),
+        stored = await transaction.execute(
+            self._statements.insert_postings,
             [_posting_values(posted, each) for each in posted.postings],
         )
-        for account_id in sorted(after):
-            await self._save_state(transaction, states[account_id], after[account_id])
-        await self._ensure_stored_balanced(transaction, entry.entry_id, len(entry.postings))
+        _ensure_stored_balanced(stored.all(), entry)
+        for account_id in sorted(posted.states):
+            await self._save_state(transaction, states[account_id], posted.states[account_id])
         return posted
 
     async def _replay(self, transaction: LedgerTransaction, entry: Entry) -> PostedEntry:
@@ -536,23 +595,20 @@ class Ledger:
     ) -> None:
         if before == after:
             return
-        table = self._tables.accounts
         # The statement carries the guard: what was decided under the lock must still be true.
         result = await transaction.execute(
-            update(table)
-            .where(
-                table.c.account_id == before.account.account_id,
-                table.c.last_sequence == before.last_sequence,
-                table.c.balance_minor == before.balance_minor,
-                table.c.held_minor == before.held_minor,
-            )
-            .values(
-                balance_minor=after.balance_minor,
-                held_minor=after.held_minor,
-                last_sequence=after.last_sequence,
-                last_hash=after.last_hash,
-                last_posted_at_us=after.last_posted_at_us,
-            )
+            self._statements.save_state,
+            {
+                "of_account_id": before.account.account_id,
+                "of_last_sequence": before.last_sequence,
+                "of_balance_minor": before.balance_minor,
+                "of_held_minor": before.held_minor,
+                "balance_minor": after.balance_minor,
+                "held_minor": after.held_minor,
+                "last_sequence": after.last_sequence,
+                "last_hash": after.last_hash,
+                "last_posted_at_us": after.last_posted_at_us,
+            },
         )
         if result.rowcount != 1:
             raise LedgerInvariantError(f"{before.account.account_id} changed under its lock")
@@ -574,31 +630,26 @@ class Ledger:
         if result.rowcount != 1:
             raise LedgerInvariantError(f"hold {ended.request.hold_id} ended twice")
 
-    async def _ensure_stored_balanced(
-        self, transaction: LedgerTransaction, entry_id: str, posting_count: int
-    ) -> None:
-        table = self._tables.postings
-        rows = await transaction.all(
-            select(table.c.side, table.c.amount_minor, table.c.currency).where(
-                table.c.entry_id == entry_id
-            )
-        )
-        sums = domain.debit_minus_credit(
-            (Side(row.side), row.amount_minor, row.currency) for row in rows
-        )
-        if len(rows) != posting_count or any(sums.values()):
-            raise LedgerInvariantError(f"{entry_id} was not stored as it was decided")
-
     async def _load_accounts(
         self, transaction: LedgerTransaction, account_ids: Collection[str]
     ) -> dict[str, LedgerAccount]:
-        if not account_ids:
-            return {}
-        table = self._tables.accounts
-        rows = await transaction.all(
-            select(table).where(table.c.account_id.in_(sorted(account_ids)))
-        )
-        return {row.account_id: _account_of(row) for row in rows}
+        loaded = {
+            account_id: self._known[account_id]
+            for account_id in account_ids
+            if account_id in self._known
+        }
+        unknown = sorted(set(account_ids) - loaded.keys())
+        if not unknown:
+            return loaded
+        rows = await transaction.all(self._statements.load_accounts, {"account_ids": unknown})
+        fresh = {row.account_id: _account_of(row) for row in rows}
+        transaction.after_commit(lambda: self._remember(fresh))
+        return loaded | fresh
+
+    def _remember(self, accounts: Mapping[str, LedgerAccount]) -> None:
+        if len(self._known) > _KNOWN_ACCOUNTS_MAX:
+            self._known.clear()
+        self._known.update(accounts)
 
     async def _sum_postings(self, transaction: LedgerTransaction, account: LedgerAccount) -> int:
         table = self._tables.postings
@@ -717,10 +768,13 @@ def joined_sum(row: Row[Any]) -> int:
     return int(row.sum_upper) * _HALF + int(row.sum_lower)
 
 
-def _insert(transaction: LedgerTransaction, table: Table) -> "postgresql.Insert | sqlite.Insert":
-    if transaction.dialect == "postgresql":
-        return postgresql.insert(table)
-    return sqlite.insert(table)
+def _ensure_stored_balanced(stored: Sequence[Row[Any]], entry: Entry) -> None:
+    """Assert L1 once more on what the database says it has written."""
+    sums = domain.debit_minus_credit(
+        (Side(row.side), row.amount_minor, row.currency) for row in stored
+    )
+    if len(stored) != len(entry.postings) or any(sums.values()):
+        raise LedgerInvariantError(f"{entry.entry_id} was not stored as it was decided")
 
 
 def _account_not_found(account_id: str) -> LedgerAccountNotFoundError:
@@ -814,15 +868,6 @@ def _state_of(row: Row[Any]) -> AccountState:
         last_sequence=row.last_sequence,
         last_hash=row.last_hash,
         last_posted_at_us=row.last_posted_at_us,
-    )
-
-
-def _balance_of(state: AccountState) -> Balance:
-    currency = state.account.currency
-    return Balance(
-        total=Money(state.balance_minor, currency),
-        held=Money(state.held_minor, currency),
-        available=Money(state.available_minor, currency),
     )
 
 

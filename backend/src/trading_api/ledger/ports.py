@@ -3,7 +3,7 @@
 The ledger sits below the runtime, so it names the few calls it uses and receives the object.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, Protocol
 
 from sqlalchemy import CursorResult, Executable, Row
@@ -37,3 +37,6 @@ class LedgerTransaction(Protocol):
         self, statement: Executable, parameters: Mapping[str, Any] | None = None
     ) -> Row[Any] | None:
         """Return the first row, or None."""
+
+    def after_commit(self, callback: Callable[[], None]) -> None:
+        """Run a callback once the transaction is durable; never after a rollback."""

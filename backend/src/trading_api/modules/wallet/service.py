@@ -530,7 +530,7 @@ class WalletService:
             key_sequence=line.sequence,
             occurred_at=posted.entry.occurred_at,
         )
-        balance = await self._ledger.get_balance(transaction, account.account_id)
+        balance = posted.states[account.account_id].balance
         await self._tell(
             transaction,
             wallet,

@@ -61,6 +61,17 @@ async def balance(database: Database, ledger: Ledger, account=ALICE) -> tuple[in
     return found.total.minor, found.held.minor, found.available.minor
 
 
+async def all_of(work) -> list[object]:
+    """Run coroutines ten at a time: as many as the pool has connections, so that rows contend."""
+    places = asyncio.Semaphore(10)
+
+    async def in_place(each):
+        async with places:
+            return await each
+
+    return await asyncio.gather(*(in_place(each) for each in work))
+
+
 async def assert_proven(database: Database) -> None:
     async with database.snapshot() as transaction:
         assert await check_ledger(transaction, TABLES) == []
@@ -386,7 +397,7 @@ async def test_withdrawals_when_100_race_for_100_then_exactly_ten_of_ten_succeed
             return False
         return True
 
-    outcomes = await asyncio.gather(*(withdraw(number) for number in range(100)))
+    outcomes = await all_of(withdraw(number) for number in range(100))
     assert sum(outcomes) == 10
     assert await balance(database, ledger) == (0, 0, 0)
     await assert_proven(database)
@@ -407,7 +418,7 @@ async def test_same_entry_when_50_race_then_one_effect_and_all_get_it(database, 
         except EntryDiffersError:
             return None
 
-    outcomes = await asyncio.gather(*(deposit(number) for number in range(50)))
+    outcomes = await all_of(deposit(number) for number in range(50))
     posted = [outcome for outcome in outcomes if outcome is not None]
     assert len(posted) == 25
     assert sum(not each.is_replay for each in posted) == 1
@@ -429,7 +440,7 @@ async def test_transfers_when_crossing_in_parallel_then_money_is_conserved(datab
 
         await database.run(command)
 
-    await asyncio.gather(*(transfer(number) for number in range(40)))
+    await all_of(transfer(number) for number in range(40))
     alice, bob = [await balance(database, ledger, account) for account in (ALICE, BOB)]
     assert alice[0] + bob[0] == 2_000
     await assert_proven(database)
@@ -451,7 +462,7 @@ async def test_captures_when_racing_for_one_hold_then_one_wins(database, ledger)
             return False
         return True
 
-    outcomes = await asyncio.gather(*(capture(number) for number in range(20)))
+    outcomes = await all_of(capture(number) for number in range(20))
     assert sum(outcomes) == 1
     assert await balance(database, ledger) == (40, 0, 40)
     await assert_proven(database)

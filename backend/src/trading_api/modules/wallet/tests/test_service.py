@@ -98,9 +98,9 @@ async def test_wallet_when_registration_is_told_twice_then_opened_once(service, 
     assert await dump(database) == before
 
 
-async def test_wallet_when_opened_by_20_at_once_then_one(service, database):
+async def test_wallet_when_opened_by_ten_at_once_then_one(service):
     summaries = await asyncio.gather(
-        *(service.get_summary(user_id=ALICE, currency=None, now=NOW) for _ in range(20))
+        *(service.get_summary(user_id=ALICE, currency=None, now=NOW) for _ in range(10))
     )
     assert len({summary.wallet.wallet_id for summary in summaries}) == 1
 

@@ -58,6 +58,37 @@ def load_secret_key(directory: Path, environ: Mapping[str, str]) -> bytes:
     return given.encode() if given else (directory / SECRET_KEY_FILE).read_bytes()
 
 
+def list_signing_keys(directory: Path) -> list[tuple[str, int | None]]:
+    """Return the ids of the keys that verify access tokens, and when each retires.
+
+    None for the one that signs; the others' ends are Unix seconds.
+    """
+    keys = json.loads((directory / JWKS_FILE).read_text())["keys"]
+    return [(str(each["kid"]), each.get("retires_at")) for each in keys]
+
+
+def rotate_signing_key(directory: Path, *, now_seconds: int, overlap_seconds: int) -> str:
+    """Sign access tokens with a new key; tokens of the old ones stay good for the overlap.
+
+    Everybody can verify with the new key before anything is signed with it. Keys whose time is
+    over are removed.
+
+    Returns:
+        The new key's id.
+    """
+    key = RSAKey.generate_key(_RSA_BITS, {"use": "sig", "alg": "RS256"}, auto_kid=True)
+    retires_at = now_seconds + overlap_seconds
+    kept = [
+        {**each, "retires_at": min(each.get("retires_at", retires_at), retires_at)}
+        for each in json.loads((directory / JWKS_FILE).read_text())["keys"]
+    ]
+    kept = [each for each in kept if each["retires_at"] > now_seconds]
+    keys = [*kept, key.as_dict(private=False)]
+    _write(directory / JWKS_FILE, json.dumps({"keys": keys}, indent=1).encode())
+    _write(directory / PRIVATE_KEY_FILE, key.as_pem(private=True))
+    return str(key.kid)
+
+
 def _add_public(path: Path, public: dict[str, Any]) -> None:
     keys = json.loads(path.read_text())["keys"] if path.exists() else []
     keys = [each for each in keys if each["kid"] != public["kid"]] + [public]

@@ -8,6 +8,7 @@ import base64
 import binascii
 import hashlib
 import json
+import re
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from typing import Any, Literal
 
 from joserfc import jwt
 from joserfc.errors import JoseError
-from joserfc.jwk import ECKey, KeySet
+from joserfc.jwk import ECKey, JWKRegistry
 
 from trading_api.kernel.clock import Clock
 from trading_api.kernel.errors import (
@@ -35,10 +36,19 @@ LEEWAY_SECONDS = 30
 TOKEN_LENGTH_MAX = 8192
 CACHE_SIZE_MAX = 10_000
 KEY_REFETCH_SECONDS = 30
+KEY_RECHECK_SECONDS = 5
 SERVICE_TOKEN_SECONDS = 60
+ACCESS_TOKEN_SECONDS_MAX = 600
+DEVELOPMENT_TOKEN_SECONDS_MAX = 12 * 3600
+"""Tokens that `users token` issues for work on a module without auth; never in production."""
+
 ALGORITHMS = ("RS256", "ES256", "EdDSA")
 
+TokenStatus = Literal["valid", "expired", "revoked", "error"]
+
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+_PART = re.compile(r"[A-Za-z0-9_-]+", re.ASCII)
+_ONCE = frozenset({b"authorization", b"x-api-key", b"origin", b"host", b"sec-fetch-site"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +68,14 @@ class Principal:
     scopes: frozenset[str]
     carrier: Carrier
     expires_at_seconds: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Key:
+    """A public key and the Unix second at which it stops verifying; None for no end."""
+
+    key: Any
+    retires_at: int | None
 
 
 FetchKeys = Callable[[], Awaitable[Mapping[str, Any]]]
@@ -84,20 +102,29 @@ class Identity:
         self._clock = clock
         self._fetch_keys = fetch_keys
         self._resolve_api_key = resolve_api_key
-        self._keys: dict[str, Any] = {}
+        self._file_keys = _KeyFile(settings.secrets_directory / JWKS_FILE, clock)
+        self._service_keys = _KeyFile(settings.secrets_directory / SERVICE_JWKS_FILE, clock)
+        self._fetched_keys: dict[str, _Key] = {}
         self._keys_asked_at: float | None = None
-        self._keys_stamp: tuple[int, int] | None = None
-        self._service_keys: dict[str, Any] = {}
         self._cache: OrderedDict[bytes, Principal] = OrderedDict()
         self._revoked: dict[str, int] = {}
+        self._revoked_pruned_at_seconds = 0
+        self._listeners: list[Callable[[str], None]] = []
+        self._token_seconds_max = access_token_seconds_max(settings)
         secure = settings.uses_secure_cookies
         self.access_cookie = "__Host-access_token" if secure else "access_token"
+
+    @property
+    def clock(self) -> Clock:
+        """The clock that tokens are judged by."""
+        return self._clock
 
     async def authenticate(self, scope: Mapping[str, Any]) -> Principal | None:
         """Find the principal of an ASGI HTTP or WebSocket scope; None where there is nobody.
 
         Raises:
             TokenInvalidError: a credential is there but not accepted.
+            UnavailableError: the key that would tell can't be had right now.
             CarriersDisagreeError: two credentials name different principals.
             CrossSiteRequestError: a cookie came with an unsafe request from another site.
         """
@@ -105,9 +132,9 @@ class Identity:
         found: list[Principal] = []
         authorization = headers.get(b"authorization")
         if authorization is not None:
-            kind, _, token = authorization.partition(" ")
-            if kind.lower() == "bearer":
-                found.append(await self.verify(token.strip(), carrier="bearer"))
+            token = _bearer(authorization)
+            if token is not None:
+                found.append(await self.verify(token, carrier="bearer"))
         api_key = headers.get(b"x-api-key")
         if api_key is not None:
             if self._resolve_api_key is None:
@@ -127,10 +154,11 @@ class Identity:
         return found[0] if found else None
 
     async def verify(self, token: str, *, carrier: Carrier = "bearer") -> Principal:
-        """Verify an access or service token.
+        """Verify an access token, or as a bearer a service token.
 
         Raises:
             TokenInvalidError: not ours, expired, revoked, of another type, or over 8 KiB.
+            UnavailableError: its key can't be had right now.
         """
         if not token or len(token) > TOKEN_LENGTH_MAX:
             raise TokenInvalidError("the token is not accepted")
@@ -147,16 +175,68 @@ class Identity:
             raise TokenInvalidError("the token has expired; refresh it or log in", reason="expired")
         if principal.session_id in self._revoked:
             raise TokenInvalidError("this sign-in was ended; log in again", reason="revoked")
+        if principal.carrier == "service" and carrier != "bearer":
+            raise TokenInvalidError("a service token comes as a bearer")
         if principal.carrier not in (carrier, "service"):
             return _carried(principal, carrier)
         return principal
 
+    async def inspect(self, scope: Mapping[str, Any]) -> tuple[Principal | None, TokenStatus]:
+        """Tell what a request's own token is worth, without refusing the request.
+
+        Raises:
+            CarriersDisagreeError: it was sent twice.
+            UnavailableError: its key can't be had right now.
+        """
+        headers = _headers_of(scope)
+        token = _bearer(headers.get(b"authorization", ""))
+        carrier: Carrier = "bearer"
+        if token is None:
+            token, carrier = self._cookie(headers.get(b"cookie")), "cookie"
+        if token is None:
+            return None, "error"
+        try:
+            return await self.verify(token, carrier=carrier), "valid"
+        except TokenInvalidError as error:
+            reason = error.context.get("reason")
+            if reason == "expired":
+                return None, "expired"
+            return None, "revoked" if reason == "revoked" else "error"
+
+    def ensure_own_site(self, scope: Mapping[str, Any], *, has_cookie: bool = False) -> None:
+        """Check that a browser's unsafe request comes from our own pages or an allowed origin.
+
+        For routes that sign somebody in or act on a cookie which ``authenticate`` doesn't know.
+
+        Args:
+            has_cookie: the request acts on a cookie, so that it must prove its origin; without
+                one, a caller that shows no sign of being a browser needs no proof.
+
+        Raises:
+            CrossSiteRequestError: it comes from elsewhere, or doesn't prove otherwise.
+        """
+        headers = _headers_of(scope)
+        if has_cookie or b"sec-fetch-site" in headers or b"origin" in headers:
+            self._ensure_same_site(scope, headers)
+
     def revoke(self, session_id: str, *, until_seconds: int) -> None:
-        """Refuse a session's tokens from now on; forgotten once they have expired anyway."""
-        self._revoked[session_id] = until_seconds
+        """Refuse a session's tokens from now on; forgotten once they have expired anyway.
+
+        Tells the listeners the first time; idempotent.
+        """
         now_seconds = int(self._clock.now().timestamp())
-        for expired in [each for each, end in self._revoked.items() if end < now_seconds]:
-            del self._revoked[expired]
+        if now_seconds - self._revoked_pruned_at_seconds >= KEY_REFETCH_SECONDS:
+            self._revoked_pruned_at_seconds = now_seconds
+            self._revoked = {each: end for each, end in self._revoked.items() if end >= now_seconds}
+        is_news = session_id not in self._revoked
+        self._revoked[session_id] = max(until_seconds, self._revoked.get(session_id, 0))
+        if is_news:
+            for listener in self._listeners:
+                listener(session_id)
+
+    def on_revoke(self, listener: Callable[[str], None]) -> None:
+        """Call ``listener`` with the id of each session that ends, such as to close sockets."""
+        self._listeners.append(listener)
 
     def is_revoked(self, session_id: str) -> bool:
         """Tell whether a session's tokens are refused."""
@@ -165,8 +245,9 @@ class Identity:
     def forget_cached(self) -> None:
         """Drop every cached verification and key, after keys changed."""
         self._cache.clear()
-        self._keys.clear()
-        self._keys_stamp = None
+        self._fetched_keys.clear()
+        self._file_keys.forget()
+        self._service_keys.forget()
 
     async def _verify_or_none(self, token: str) -> Principal | None:
         try:
@@ -176,44 +257,44 @@ class Identity:
 
     async def _verify_signature(self, token: str, carrier: Carrier) -> Principal:
         header = _unverified_header(token)
-        if header.get("typ") == "svc+jwt":
-            return self._verify_service(token, header)
-        if header.get("typ") != "at+jwt" or header.get("alg") not in ALGORITHMS:
+        kind, algorithm, kid = header.get("typ"), header.get("alg"), header.get("kid")
+        if header.keys() != {"typ", "alg", "kid"} or not isinstance(kid, str):
+            raise TokenInvalidError("the token's header isn't one that we write")
+        if kind == "svc+jwt" and algorithm == "ES256":
+            return self._verify_service(token, kid)
+        if kind != "at+jwt" or algorithm not in ALGORITHMS:
             raise TokenInvalidError("the token is not an access token of this platform")
-        if header.keys() - {"typ", "alg", "kid"}:
-            raise TokenInvalidError("the token's header holds what we don't issue")
-        key = await self._key(str(header.get("kid", "")))
-        claims = _decode(token, key, [str(header["alg"])])
-        self._ensure_claims(claims)
+        claims = _decode(token, await self._key(kid), algorithm)
+        self._ensure_claims(claims, self._token_seconds_max)
+        if not claims["sub"] or not claims["sid"]:
+            raise TokenInvalidError("the token lacks its subject")
         return Principal(
             user_id=claims["sub"],
             session_id=claims["sid"],
-            roles=frozenset(claims.get("roles", ())),
-            scopes=frozenset(claims.get("scopes", ())),
+            roles=_names(claims, "roles"),
+            scopes=_names(claims, "scopes"),
             carrier=carrier,
             expires_at_seconds=claims["exp"],
         )
 
-    def _verify_service(self, token: str, header: Mapping[str, Any]) -> Principal:
-        kid = str(header.get("kid", ""))
-        if kid not in self._service_keys:
-            path = self._settings.secrets_directory / SERVICE_JWKS_FILE
-            self._service_keys = _read_jwks(path)
+    def _verify_service(self, token: str, kid: str) -> Principal:
         key = self._service_keys.get(kid)
-        if key is None or header.get("alg") != "ES256":
+        if key is None:
             raise TokenInvalidError("the service token is not of this platform")
-        claims = _decode(token, key, ["ES256"])
-        self._ensure_claims(claims)
+        claims = _decode(token, key, "ES256")
+        self._ensure_claims(claims, SERVICE_TOKEN_SECONDS)
+        if kid != f"svc-{claims['sid']}":
+            raise TokenInvalidError("the service token names another module than signed it")
         return Principal(
             user_id=claims["sub"],
             session_id=claims["sid"],
             roles=frozenset({"service"}),
-            scopes=frozenset(claims.get("scopes", ())),
+            scopes=_names(claims, "scopes"),
             carrier="service",
             expires_at_seconds=claims["exp"],
         )
 
-    def _ensure_claims(self, claims: Mapping[str, Any]) -> None:
+    def _ensure_claims(self, claims: Mapping[str, Any], seconds_max: int) -> None:
         now = self._clock.now().timestamp()
         numbers = [claims.get(name) for name in ("exp", "iat", "nbf")]
         if not all(isinstance(each, int) and not isinstance(each, bool) for each in numbers):
@@ -223,27 +304,27 @@ class Identity:
             raise TokenInvalidError("the token is from the future")
         if expires <= now:
             raise TokenInvalidError("the token has expired; refresh it or log in", reason="expired")
+        if expires - issued > seconds_max:
+            raise TokenInvalidError("the token lives longer than we issue any")
         if claims.get("iss") != self._settings.jwt_issuer or claims.get("aud") != AUDIENCE:
             raise TokenInvalidError("the token was issued for something else")
         if not all(isinstance(claims.get(name), str) for name in ("sub", "sid", "jti")):
             raise TokenInvalidError("the token lacks its subject")
 
     async def _key(self, kid: str) -> Any:
-        path = self._settings.secrets_directory / JWKS_FILE
-        if kid not in self._keys:
-            stamp = _stamp(path)
-            if stamp is not None and stamp != self._keys_stamp:
-                self._keys_stamp = stamp
-                self._keys = _read_jwks(path)
-        if kid not in self._keys and self._fetch_keys is not None and self._may_ask():
-            try:
-                self._keys |= _import_jwks(await self._fetch_keys())
-            except UnavailableError as error:
-                raise TokenInvalidError("the token can't be verified right now") from error
-        key = self._keys.get(kid)
+        key = self._file_keys.get(kid) or self._fetched(kid)
+        if key is None and self._fetch_keys is not None and self._may_ask():
+            self._fetched_keys = _import_jwks(await self._fetch_keys())
+            key = self._fetched(kid)
         if key is None:
             raise TokenInvalidError("the token was signed with a key we don't know")
         return key
+
+    def _fetched(self, kid: str) -> Any:
+        found = self._fetched_keys.get(kid)
+        if found is None or _is_retired(found, self._clock):
+            return None
+        return found.key
 
     def _may_ask(self) -> bool:
         now = self._clock.monotonic()
@@ -281,7 +362,52 @@ class Identity:
         if origin in self._settings.allowed_origins:
             return True
         scheme, _, host = origin.partition("://")
-        return scheme in ("http", "https") and host != "" and host == headers.get(b"host")
+        schemes = ("https",) if self._settings.uses_secure_cookies else ("http", "https")
+        return scheme in schemes and host != "" and host == headers.get(b"host")
+
+
+class _KeyFile:
+    """A JWKS file, read again when it changed, looked at no more than every few seconds."""
+
+    def __init__(self, path: Path, clock: Clock) -> None:
+        self._path = path
+        self._clock = clock
+        self._keys: dict[str, _Key] = {}
+        self._stamp: tuple[int, int] | None = None
+        self._looked_at: float | None = None
+
+    def get(self, kid: str) -> Any:
+        """Return a key that verifies now; None where there is none of that id."""
+        now = self._clock.monotonic()
+        is_stale = self._looked_at is None or now - self._looked_at >= KEY_RECHECK_SECONDS
+        if is_stale or kid not in self._keys:
+            self._look(now)
+        found = self._keys.get(kid)
+        return None if found is None or _is_retired(found, self._clock) else found.key
+
+    def forget(self) -> None:
+        """Read the file at the next question."""
+        self._keys, self._stamp, self._looked_at = {}, None, None
+
+    def _look(self, now: float) -> None:
+        self._looked_at = now
+        stamp = _stamp(self._path)
+        if stamp == self._stamp:
+            return
+        try:
+            self._keys = _import_jwks(json.loads(self._path.read_text())) if stamp else {}
+        except FileNotFoundError:
+            self._keys = {}
+        except (JoseError, ValueError, KeyError, TypeError) as error:
+            raise UnavailableError(
+                f"the key set {self._path.name} can't be read", retry_after_seconds=5
+            ) from error
+        self._stamp = stamp
+
+
+def access_token_seconds_max(settings: PlatformSettings) -> int:
+    """Return how long an access token may live to be accepted here."""
+    return ACCESS_TOKEN_SECONDS_MAX if settings.is_production else DEVELOPMENT_TOKEN_SECONDS_MAX
 
 
 class ServiceTokens:
@@ -330,33 +456,71 @@ def _headers_of(scope: Mapping[str, Any]) -> dict[bytes, str]:
     for name, value in scope["headers"]:
         if name == b"cookie" and name in headers:
             headers[name] += "; " + value.decode("latin-1")
-        elif name in (b"authorization", b"x-api-key") and name in headers:
+        elif name in _ONCE and name in headers:
             raise CarriersDisagreeError(f"the header {name.decode()} was sent twice")
         else:
             headers[name] = value.decode("latin-1")
     return headers
 
 
-def _unverified_header(token: str) -> Mapping[str, Any]:
+def _bearer(authorization: str) -> str | None:
+    kind, _, token = authorization.partition(" ")
+    return token.strip() if kind.lower() == "bearer" else None
 
+
+def _unverified_header(token: str) -> Mapping[str, Any]:
     parts = token.split(".")
     if len(parts) != 3:
         raise TokenInvalidError("the token is not a signed token")
-    try:
-        raw = base64.urlsafe_b64decode(parts[0] + "=" * (-len(parts[0]) % 4))
-        header = json.loads(raw)
-    except (binascii.Error, ValueError, RecursionError) as error:
-        raise TokenInvalidError("the token is not a signed token") from error
-    if not isinstance(header, dict):
+    header, _claims, _signature = (_canonical(part) for part in parts)
+    return _object(header)
+
+
+def _canonical(part: str) -> bytes:
+    """Decode base64url of which no other text decodes to the same bytes."""
+    if _PART.fullmatch(part) is None:
         raise TokenInvalidError("the token is not a signed token")
-    return header
-
-
-def _decode(token: str, key: Any, algorithms: list[str]) -> dict[str, Any]:
     try:
-        return dict(jwt.decode(token, key, algorithms=algorithms).claims)
+        content = base64.urlsafe_b64decode(part + "=" * (-len(part) % 4))
+    except binascii.Error as error:
+        raise TokenInvalidError("the token is not a signed token") from error
+    if base64.urlsafe_b64encode(content).rstrip(b"=") != part.encode():
+        raise TokenInvalidError("the token is not a signed token")
+    return content
+
+
+def _object(content: bytes) -> dict[str, Any]:
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) != len(pairs):
+            raise ValueError("a name twice")
+        return found
+
+    try:
+        found = json.loads(content, object_pairs_hook=unique)
+    except (ValueError, RecursionError) as error:
+        raise TokenInvalidError("the token is not a signed token") from error
+    if not isinstance(found, dict):
+        raise TokenInvalidError("the token is not a signed token")
+    return found
+
+
+def _decode(token: str, key: Any, algorithm: str) -> dict[str, Any]:
+    # The key says what it is for; a token can't choose another algorithm for it.
+    if (key.alg or algorithm) != algorithm:
+        raise TokenInvalidError("the token's signature is not ours")
+    try:
+        jwt.decode(token, key, algorithms=[algorithm])
     except (JoseError, ValueError, KeyError, TypeError) as error:
         raise TokenInvalidError("the token's signature is not ours") from error
+    return _object(_canonical(token.split(".")[1]))
+
+
+def _names(claims: Mapping[str, Any], claim: str) -> frozenset[str]:
+    found = claims.get(claim, [])
+    if not isinstance(found, list) or not all(isinstance(each, str) for each in found):
+        raise TokenInvalidError(f"the token's {claim} are no list of names")
+    return frozenset(found)
 
 
 def _stamp(path: Path) -> tuple[int, int] | None:
@@ -364,19 +528,22 @@ def _stamp(path: Path) -> tuple[int, int] | None:
         found = path.stat()
     except FileNotFoundError:
         return None
-    return found.st_mtime_ns, found.st_size
+    return found.st_mtime_ns, found.st_ino
 
 
-def _read_jwks(path: Path) -> dict[str, Any]:
-    try:
-        return _import_jwks(json.loads(path.read_text()))
-    except FileNotFoundError:
-        return {}
+def _import_jwks(document: Mapping[str, Any]) -> dict[str, _Key]:
+    found: dict[str, _Key] = {}
+    for public in document["keys"]:
+        if public["kty"] not in ("RSA", "EC", "OKP") or "d" in public:
+            continue  # a symmetric or private key has no business in a public set
+        retires_at = public.get("retires_at")
+        key = JWKRegistry.import_key({k: v for k, v in public.items() if k != "retires_at"})
+        found[str(public["kid"])] = _Key(key, None if retires_at is None else int(retires_at))
+    return found
 
 
-def _import_jwks(document: Mapping[str, Any]) -> dict[str, Any]:
-    keys = KeySet.import_key_set({"keys": list(document["keys"])})
-    return {str(key.kid): key for key in keys.keys}
+def _is_retired(key: _Key, clock: Clock) -> bool:
+    return key.retires_at is not None and key.retires_at <= clock.now().timestamp()
 
 
 def _carried(principal: Principal, carrier: Carrier) -> Principal:

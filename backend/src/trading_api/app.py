@@ -47,6 +47,7 @@ from trading_api.runtime.module import (
     ModuleVersion,
 )
 from trading_api.runtime.peers import Peers
+from trading_api.runtime.revocations import watch_revocations
 from trading_api.runtime.settings import PlatformSettings
 from trading_api.runtime.tasks import TaskRunner
 from trading_api.runtime.ws import Hub
@@ -116,7 +117,8 @@ class ProcessApp:
         self._is_started = False
         self.processes = self._registry(modules)
         announcing = BackgroundTask("announce", lambda _: self.processes.keep_announcing())
-        self._runner = TaskRunner([announcing], leases=None, clock=clock)
+        watching = watch_revocations(self.identity, self.bus, self.peers)
+        self._runner = TaskRunner([announcing, watching], leases=None, clock=clock)
         self.hosted = {name: self._host(module) for name, module in modules.items()}
         self.peers.add_local(tuple(modules), self)
         self._http = self._with_cors(

@@ -1,0 +1,141 @@
+"""Builds auth of its parts."""
+
+import asyncio
+import os
+from datetime import timedelta
+
+from trading_api.contracts.auth import UserRegistered
+from trading_api.modules.auth.adapters.argon2_pool import Argon2Pool, load_common_passwords
+from trading_api.modules.auth.adapters.bus_announcer import BusAnnouncer
+from trading_api.modules.auth.adapters.file_signer import FileSigner
+from trading_api.modules.auth.api.cookies import Cookies
+from trading_api.modules.auth.api.v1 import internal_routes, public_routes
+from trading_api.modules.auth.commands import commands
+from trading_api.modules.auth.domain import (
+    LoginThrottle,
+    PasswordRules,
+    Rate,
+    SessionRules,
+    fold_email,
+)
+from trading_api.modules.auth.repository import AuthRepository
+from trading_api.modules.auth.service import AuthPolicy, AuthService
+from trading_api.modules.auth.settings import AuthSettings
+from trading_api.modules.auth.tables import leases_table, outbox_table
+from trading_api.runtime.database import Lease, Leases, Outbox
+from trading_api.runtime.identity import access_token_seconds_max
+from trading_api.runtime.module import (
+    BackgroundTask,
+    Manifest,
+    Module,
+    ModuleContext,
+    ModuleParts,
+)
+from trading_api.runtime.revocations import BEAT_SECONDS
+from trading_api.runtime.settings import PlatformSettings, load_settings
+
+CLEANING_SECONDS = 600.0
+
+
+class AuthModule(Module):
+    """Users, sessions, tokens."""
+
+    manifest = Manifest(
+        name="auth",
+        summary="users, credentials, sessions, signing keys, audit of security events",
+        tags=("auth",),
+        publishes=(UserRegistered,),
+    )
+
+    def build(self, context: ModuleContext) -> ModuleParts:
+        """Build repository, adapters and service, and hand out what the process serves."""
+        settings = load_settings(AuthSettings, context.environ)
+        database = context.require_database()
+        self._signer = FileSigner(context.settings.secrets_directory, clock=context.clock)
+        self._hasher = Argon2Pool(
+            parallel=settings.password_parallel, queue_max=settings.password_queue_max
+        )
+        announcer = BusAnnouncer(bus=context.bus, identity=context.identity)
+        outbox = Outbox(outbox_table, producer=context.name, ids=context.ids, clock=context.clock)
+        service = AuthService(
+            database=database,
+            repository=AuthRepository(),
+            outbox=outbox,
+            ids=context.ids,
+            hasher=self._hasher,
+            signer=self._signer,
+            announcer=announcer,
+            policy=policy_of(settings, context.settings),
+            random_bytes=os.urandom,
+        )
+
+        async def beat(_lease: Lease | None) -> None:
+            while True:
+                notice = await service.get_revocation_beat(now=context.clock.now())
+                announcer.publish(notice)
+                await asyncio.sleep(BEAT_SECONDS)
+
+        async def clean(_lease: Lease | None) -> None:
+            while True:
+                removed = await service.remove_dead(now=context.clock.now())
+                await asyncio.sleep(0.1 if removed else CLEANING_SECONDS)
+
+        return ModuleParts(
+            routers={
+                "v1": public_routes(
+                    service,
+                    identity=context.identity,
+                    cookies=Cookies(
+                        access_name=context.identity.access_cookie,
+                        is_secure=context.settings.uses_secure_cookies,
+                    ),
+                    clock=context.clock,
+                )
+            },
+            absolute=internal_routes(service, clock=context.clock),
+            tasks=(
+                BackgroundTask("revocation-beat", beat),
+                BackgroundTask("cleaning", clean, lease="cleaning"),
+            ),
+            commands=commands(service, settings=context.settings, clock=context.clock),
+            outbox=outbox,
+            leases=Leases(
+                leases_table, database=database, clock=context.clock, owner=context.instance
+            ),
+        )
+
+    async def start(self) -> None:
+        """Read the signing key, so that a host without one doesn't report ready."""
+        self._signer.load()
+
+    async def stop(self) -> None:
+        """End the hashing threads."""
+        self._hasher.close()
+
+
+def policy_of(settings: AuthSettings, platform: PlatformSettings) -> AuthPolicy:
+    """Return what the operator decided, by these settings."""
+    length_min = settings.password_length_min or (15 if platform.is_production else 8)
+    return AuthPolicy(
+        issuer=platform.jwt_issuer,
+        token_lifetime_max=timedelta(seconds=access_token_seconds_max(platform)),
+        sessions=SessionRules(
+            access_lifetime=timedelta(minutes=settings.access_token_expire_minutes),
+            lifetime=timedelta(days=settings.session_days),
+            idle=timedelta(days=settings.session_idle_days),
+            grace=timedelta(seconds=settings.refresh_grace_seconds),
+        ),
+        passwords=PasswordRules(length_min=length_min, common=load_common_passwords()),
+        throttle=LoginThrottle(
+            account=Rate(
+                settings.login_account_burst,
+                timedelta(seconds=settings.login_account_interval_seconds),
+            ),
+            address=Rate(
+                settings.login_address_burst,
+                timedelta(seconds=settings.login_address_interval_seconds),
+            ),
+        ),
+        # In production an address that nobody confirmed proves nothing.
+        admin_email="" if platform.is_production else fold_email(settings.admin_email),
+    )

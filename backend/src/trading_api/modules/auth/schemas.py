@@ -1,0 +1,193 @@
+"""What auth reads and answers on the wire."""
+
+import re
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from email_validator import EmailNotValidError, validate_email
+from pydantic import AfterValidator, Field, SecretStr, StringConstraints
+
+from trading_api.kernel.errors import FieldError
+from trading_api.modules.auth.domain import EmailAddress, Session, User, fold_email, scopes_of
+from trading_api.modules.auth.errors import EmailInvalidError
+from trading_api.modules.auth.service import SignIn
+from trading_api.runtime.http.wire import RequestModel, ResponseModel
+
+EMAIL_LENGTH_MAX = 254
+"""RFC 5321's path of 256 without its angle brackets."""
+
+_UNSAFE = re.compile("[\x00-\x1f\x7f\u200b-\u200f\u202a-\u202e\u2066-\u2069\ufeff]")
+
+
+def parse_email(address: str) -> EmailAddress:
+    """Read an address by the rules of mail, without asking the network about its domain.
+
+    Raises:
+        EmailInvalidError: it can't be an address.
+    """
+    try:
+        found = validate_email(address.strip(), check_deliverability=False, test_environment=True)
+    except EmailNotValidError as error:
+        message = "this can't be an e-mail address"
+        raise EmailInvalidError(message, errors=[FieldError("email", "email", message)]) from error
+    return EmailAddress(found.normalized, fold_email(found.normalized))
+
+
+def _name(value: str) -> str:
+    if _UNSAFE.search(value):
+        raise ValueError("holds control or invisible characters")
+    return value
+
+
+def _no_nul(value: SecretStr) -> SecretStr:
+    if "\x00" in value.get_secret_value():
+        raise ValueError("holds a NUL")
+    return value
+
+
+EmailText = Annotated[str, StringConstraints(min_length=3, max_length=EMAIL_LENGTH_MAX)]
+NameText = Annotated[
+    str, StringConstraints(max_length=200, strip_whitespace=True), AfterValidator(_name)
+]
+PictureText = Annotated[str, StringConstraints(max_length=2048, pattern=r"^https://[\x21-\x7e]+$")]
+# Longer than any accepted password, so that the length rule answers and not the parser.
+PasswordText = Annotated[SecretStr, Field(min_length=1, max_length=1024), AfterValidator(_no_nul)]
+RefreshText = Annotated[SecretStr, Field(min_length=1, max_length=256)]
+
+
+class RegisterRequest(RequestModel):
+    """A new user."""
+
+    email: EmailText
+    password: PasswordText
+    full_name: NameText = ""
+
+
+class LoginRequest(RequestModel):
+    """A sign-in with a password."""
+
+    email: EmailText
+    password: PasswordText
+
+
+class RefreshRequest(RequestModel):
+    """A refresh token, from callers that keep it themselves; browsers send their cookie."""
+
+    refresh_token: RefreshText | None = None
+
+
+class ProfilePatch(RequestModel):
+    """What users change of themselves; absent fields stay."""
+
+    full_name: NameText = ""
+    picture: PictureText | None = None
+
+    def changes(self) -> dict[str, str | None]:
+        """Return the fields that were sent."""
+        return {name: getattr(self, name) for name in self.model_fields_set}
+
+
+class UserView(ResponseModel):
+    """A user as the user may see it."""
+
+    id: str
+    email: str
+    full_name: str
+    picture: str | None = Field(description="https URL")
+    roles: list[str]
+    created_at: datetime
+    last_login: datetime | None = Field(description="null before the first sign-in")
+    is_active: bool
+
+    @classmethod
+    def of(cls, user: User) -> "UserView":
+        """Show a user."""
+        return cls(
+            id=user.id,
+            email=user.email.address,
+            full_name=user.full_name,
+            picture=user.picture,
+            roles=sorted(user.roles),
+            created_at=user.created_at,
+            last_login=user.last_login_at,
+            is_active=user.is_active,
+        )
+
+
+class TokenView(ResponseModel):
+    """A sign-in."""
+
+    access_token: str
+    token_type: Literal["bearer"] = "bearer"  # noqa: S105
+    expires_in: int = Field(description="seconds until the access token ends")
+    refresh_token: str | None = Field(
+        default=None,
+        exclude_if=lambda value: value is None,
+        description="single use; absent for browsers, which have it as a cookie",
+    )
+    scope: str = Field(description="scopes by space")
+    user: UserView
+
+    @classmethod
+    def of(cls, found: SignIn, *, with_refresh_token: bool) -> "TokenView":
+        """Show a sign-in."""
+        return cls(
+            access_token=found.access_token,
+            expires_in=found.expires_in_seconds,
+            refresh_token=found.refresh_token if with_refresh_token else None,
+            scope=" ".join(sorted(scopes_of(found.user.roles))),
+            user=UserView.of(found.user),
+        )
+
+
+class SessionView(ResponseModel):
+    """A sign-in on one device."""
+
+    id: str
+    created_at: datetime
+    last_used_at: datetime
+    expires_at: datetime = Field(description="ends then at the latest")
+    address: str
+    user_agent: str
+    is_current: bool = Field(description="the one this request belongs to")
+
+    @classmethod
+    def of(cls, session: Session, *, current_id: str) -> "SessionView":
+        """Show a session."""
+        return cls(
+            id=session.id,
+            created_at=session.created_at,
+            last_used_at=session.last_used_at,
+            expires_at=session.idle_expires_at,
+            address=session.address,
+            user_agent=session.user_agent,
+            is_current=session.id == current_id,
+        )
+
+
+class DoneView(ResponseModel):
+    """It is done."""
+
+    success: bool = True
+    message: str
+
+
+class TokenStatusView(ResponseModel):
+    """What one's own access token is worth; a token that isn't good tells nothing else."""
+
+    active: bool
+    status: Literal["valid", "expired", "revoked", "error"]
+    token_type: str | None = Field(default=None, exclude_if=lambda value: value is None)
+    exp: int | None = Field(
+        default=None, exclude_if=lambda value: value is None, description="Unix seconds"
+    )
+    sub: str | None = Field(default=None, exclude_if=lambda value: value is None)
+    sid: str | None = Field(default=None, exclude_if=lambda value: value is None)
+    scope: str | None = Field(default=None, exclude_if=lambda value: value is None)
+    roles: list[str] | None = Field(default=None, exclude_if=lambda value: value is None)
+
+
+class KeySetView(ResponseModel):
+    """The keys that verify access tokens (RFC 7517)."""
+
+    keys: list[dict[str, Any]]

@@ -1,0 +1,84 @@
+"""Tables of auth."""
+
+import sqlalchemy as sa
+
+from trading_api.runtime.database import Id, Instant, leases, module_metadata, outbox
+from trading_api.runtime.database.schema import RowNumber
+
+metadata = module_metadata("auth")
+
+users = sa.Table(
+    "users",
+    metadata,
+    sa.Column("id", Id, primary_key=True),
+    sa.Column("email", sa.Text, nullable=False),
+    sa.Column("email_folded", Id, nullable=False, unique=True),
+    sa.Column("full_name", sa.Text, nullable=False),
+    sa.Column("picture", sa.Text),
+    sa.Column("password_hash", sa.Text),
+    sa.Column("roles", sa.Text, nullable=False),  # names, sorted, by comma
+    sa.Column("is_active", sa.Boolean, nullable=False),
+    sa.Column("created_at_us", Instant, nullable=False),
+    sa.Column("last_login_at_us", Instant),
+)
+
+sessions = sa.Table(
+    "sessions",
+    metadata,
+    sa.Column("id", Id, primary_key=True),
+    sa.Column("user_id", Id, sa.ForeignKey(users.c.id), nullable=False),
+    sa.Column("device_fingerprint", Id, nullable=False),
+    sa.Column("user_agent", sa.Text, nullable=False),
+    sa.Column("address", sa.Text, nullable=False),
+    sa.Column("created_at_us", Instant, nullable=False),
+    sa.Column("last_used_at_us", Instant, nullable=False),
+    sa.Column("expires_at_us", Instant, nullable=False),
+    sa.Column("idle_expires_at_us", Instant, nullable=False),
+    sa.Column("leaf_hash", Id, nullable=False, unique=True),
+    sa.Column("parent_hash", Id),
+    sa.Column("parent_rotated_at_us", Instant),
+    sa.Column("sealed_leaf", sa.Text),
+    sa.Column("revoked_at_us", Instant),
+    sa.Column("revoked_reason", sa.Text),
+    sa.CheckConstraint("idle_expires_at_us <= expires_at_us", "idle_end_within_end"),
+    sa.CheckConstraint(
+        "(parent_hash IS NULL) = (parent_rotated_at_us IS NULL)", "parent_has_its_time"
+    ),
+    sa.CheckConstraint("(revoked_at_us IS NULL) = (revoked_reason IS NULL)", "revoked_has_reason"),
+    sa.Index(None, "user_id"),
+    sa.Index(None, "revoked_at_us"),
+)
+
+spent_refresh_tokens = sa.Table(
+    "spent_refresh_tokens",
+    metadata,
+    sa.Column("token_hash", Id, primary_key=True),
+    sa.Column("session_id", Id, sa.ForeignKey(sessions.c.id, ondelete="CASCADE"), nullable=False),
+    sa.Column("spent_at_us", Instant, nullable=False),
+    sa.Index(None, "session_id"),
+)
+
+throttles = sa.Table(
+    "throttles",
+    metadata,
+    sa.Column("key", Id, primary_key=True),
+    sa.Column("full_again_at_us", Instant, nullable=False),
+)
+
+audit = sa.Table(
+    "audit",
+    metadata,
+    sa.Column("id", RowNumber, sa.Identity(), primary_key=True),
+    sa.Column("occurred_at_us", Instant, nullable=False),
+    sa.Column("actor_id", Id),  # NULL: nobody known
+    sa.Column("session_id", Id),
+    sa.Column("address", sa.Text, nullable=False),
+    sa.Column("action", sa.Text, nullable=False),
+    sa.Column("outcome", sa.Text, nullable=False),
+    sa.Column("object", sa.Text),
+    sa.Column("request_id", sa.Text),
+    sa.Index(None, "actor_id"),
+)
+
+outbox_table = outbox.table(metadata)
+leases_table = leases.table(metadata)

@@ -1,0 +1,76 @@
+"""A migrated auth database of each kind, and the service on it."""
+
+import os
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+
+from trading_api.kernel.ids import UuidV7Ids
+from trading_api.modules.auth.repository import AuthRepository
+from trading_api.modules.auth.service import AuthService
+from trading_api.modules.auth.tables import outbox_table
+from trading_api.modules.auth.tests.builders import (
+    Announcements,
+    PlainHasher,
+    PlainSigner,
+    a_policy,
+)
+from trading_api.runtime.database import Database, Outbox
+from trading_api.runtime.database.migrations import Migrations, upgrade
+from trading_api.testkit.clocks import FixedClock
+
+MakeService = Callable[..., AuthService]
+
+
+@pytest.fixture
+async def database(database_url: str) -> AsyncIterator[Database]:
+    made = Database(database_url, schema="auth", pool_size=10, pool_overflow=10)
+    await upgrade(made, Migrations.of_package("auth", "trading_api.modules.auth"))
+    yield made
+    await made.close()
+
+
+@pytest.fixture
+def hasher() -> PlainHasher:
+    return PlainHasher()
+
+
+@pytest.fixture
+def signer() -> PlainSigner:
+    return PlainSigner()
+
+
+@pytest.fixture
+def announcements() -> Announcements:
+    return Announcements()
+
+
+@pytest.fixture
+def make_service(
+    database: Database,
+    clock: FixedClock,
+    ids: UuidV7Ids,
+    hasher: PlainHasher,
+    signer: PlainSigner,
+    announcements: Announcements,
+) -> MakeService:
+    def make(**changes: Any) -> AuthService:
+        return AuthService(
+            database=database,
+            repository=AuthRepository(),
+            outbox=Outbox(outbox_table, producer="auth", ids=ids, clock=clock),
+            ids=ids,
+            hasher=hasher,
+            signer=signer,
+            announcer=announcements,
+            policy=a_policy(**changes),
+            random_bytes=os.urandom,
+        )
+
+    return make
+
+
+@pytest.fixture
+def service(make_service: MakeService) -> AuthService:
+    return make_service()

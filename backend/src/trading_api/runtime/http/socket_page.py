@@ -59,8 +59,9 @@ def _channel_section(name: str, channel: Mapping[str, Any], document: Mapping[st
     )
     directions = "".join(
         f"<li>{escape(_DIRECTIONS.get(str(operation.get('action')), ''))} "
-        f"<code>{escape(key)}</code></li>"
-        for key, operation in document.get("operations", {}).items()
+        f"<code>{escape(_message_of(operation))}</code> "
+        f"{escape(str(operation.get('summary') or ''))}</li>"
+        for operation in document.get("operations", {}).values()
         if operation.get("channel", {}).get("$ref") == f"#/channels/{name}"
     )
     return (
@@ -73,6 +74,11 @@ def _channel_section(name: str, channel: Mapping[str, Any], document: Mapping[st
 
 # AsyncAPI speaks from the server's side.
 _DIRECTIONS = {"send": "the server sends", "receive": "the client sends"}
+
+
+def _message_of(operation: Mapping[str, Any]) -> str:
+    references = [str(each.get("$ref", "")) for each in operation.get("messages", ())]
+    return ", ".join(each.rpartition("/")[2] for each in references)
 
 
 def _message_section(name: str, message: Mapping[str, Any], document: Mapping[str, Any]) -> str:

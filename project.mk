@@ -96,7 +96,7 @@ test-coverage: install-test ## a map of what is untested
 	@$(PYTEST) -n auto -m "not browser" --cov=trading_api --cov-branch --cov-report=term-missing:skip-covered
 
 ##@ quality
-check: install-test lint-check format-check type-check test-walls render-check ## everything that a change must pass
+check: install-test lint-check format-check type-check test-walls render-check generate-check lint-response-models ## everything that a change must pass
 
 lint: install-test ## mend what ruff can mend
 	@cd "$(BACKEND)" && "$(VENV)/bin/ruff" check --fix $(SOURCES)
@@ -114,10 +114,19 @@ format-check: install-test
 type-check: install-test ## mypy --strict
 	@cd "$(BACKEND)" && "$(VENV)/bin/mypy" src
 
+lint-response-models: install ## every route says what it answers
+	@$(RUN) ../scripts/generate.py responses
+
 test-walls: install-test
 	@cd "$(BACKEND)" && PYTHONPATH=src "$(VENV)/bin/lint-imports" --no-cache
 
 ##@ generate
+generate: install ## write the specs under docs/api and the generated tables of the docs
+	@$(RUN) ../scripts/generate.py write
+
+generate-check: install
+	@$(RUN) ../scripts/generate.py check
+
 render: install ## write the deployment files of production from deploy/production.yaml
 	@$(CLI) render --validate
 
@@ -159,6 +168,7 @@ run dev-backend: dev
 test-all: test
 test-cov: test-coverage
 format-all: format
+generate-specs export-openapi export-asyncapi: generate
 daemon-start: backend-dev-multi
 daemon-stop: backend-stop
 daemon-restart: backend-restart
@@ -168,11 +178,12 @@ daemon-logs: backend-logs
 help: ## this list
 	@awk 'BEGIN { FS = ":.*## " } \
 		/^##@ / { printf "\n%s\n", substr($$0, 5) } \
-		/^[a-z][a-z-]*:.*## / { printf "  %-18s %s\n", $$1, $$2 }' "$(ROOT)/project.mk"
+		/^[a-z][a-z-]*:.*## / { printf "  %-21s %s\n", $$1, $$2 }' "$(ROOT)/project.mk"
 
 .PHONY: install install-test ensure-python install-hooks backend-dev-multi backend-status \
 	backend-logs backend-stop backend-restart health dev dev-no-debug kill-dev list-modules test \
 	test-modules test-integration test-boundaries test-smoke test-faults test-coverage check lint \
-	lint-check format format-check type-check test-walls render render-check golden migrate \
+	lint-check lint-response-models format format-check type-check test-walls generate \
+	generate-check generate-specs export-openapi export-asyncapi render render-check golden migrate \
 	logs-tail logs-tail-nginx logs-clean clean clean-data clean-cache setup run dev-backend test-all test-cov \
 	format-all daemon-start daemon-stop daemon-restart daemon-status daemon-logs help

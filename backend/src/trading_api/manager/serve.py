@@ -18,7 +18,7 @@ from typing import Any
 
 from trading_api.manager import processes
 from trading_api.runtime.environment import dotenv_paths, load_dotenv, merge_environment
-from trading_api.runtime.topology import LocalPaths, load_config, local_root
+from trading_api.runtime.topology import Address, LocalPaths, load_config, local_root
 
 APP = "trading_api.main:app"
 
@@ -92,6 +92,12 @@ def process_environment(options: ServeOptions, own: Mapping[str, str]) -> dict[s
     if options.name is not None:
         merged["PROCESS_NAME"] = options.name
     merged["PROCESS_GENERATION"] = str(options.generation)
+    # Shown by the live registry.
+    merged["PROCESS_ADDRESS"] = str(
+        Address(socket=options.socket)
+        if options.socket is not None
+        else Address(host=options.host, port=options.port)
+    )
     return merged
 
 

@@ -120,14 +120,14 @@ def test_written_module_is_found_and_served(
 
 def test_config_gets_a_server_for_each(tree: Path) -> None:
     text = (tree / "dev-config.yaml").read_text()
-    assert "  price-alerts:\n    modules: [price-alerts]\n" in text
+    assert "  price-alerts: {modules: [price-alerts]}\n" in text
 
 
 def test_add_server_keeps_comments_and_what_follows() -> None:
     text = "a: b\nservers: # who\n    one: # first\n        modules: [one]\n\nnginx:\n    port: 1\n"
     assert add_server(text, "two") == (
         "a: b\nservers: # who\n    one: # first\n        modules: [one]\n"
-        "    two:\n        modules: [two]\n\nnginx:\n    port: 1\n"
+        "    two: {modules: [two]}\n\nnginx:\n    port: 1\n"
     )
 
 

@@ -313,6 +313,25 @@ def migrate(modules: ModulesArgument = None) -> None:
     typer.echo("Up to date.")
 
 
+# --- code --------------------------------------------------------------------------------------
+
+
+@app.command("new-module")
+def new_module(
+    name: Annotated[str, typer.Argument(help="Kebab-case, as in URLs.")],
+    noun: Annotated[str, typer.Option(help="What it keeps, singular.")] = "item",
+) -> None:
+    """Write a module with every room that passes the checks and serves as it is."""
+    from trading_api.manager.deployment import checkout
+    from trading_api.manager.new_module import NewModule, write_module
+
+    written = write_module(NewModule(name, noun), backend=checkout() / "backend")
+    typer.echo(f"wrote {len(written.files)} files: {written.package}")
+    for path in written.configs:
+        typer.echo(f"added the server {name} to {path}")
+    typer.echo("next: make -f project.mk render generate test-modules modules=" + name)
+
+
 # --- files -------------------------------------------------------------------------------------
 
 

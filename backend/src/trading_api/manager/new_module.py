@@ -70,16 +70,16 @@ class Written:
     Attributes:
         package: the module's folder.
         files: every file of it.
-        config: the deployment config that got a server for it; None where there is none.
+        configs: the deployment configs that got a server for it.
     """
 
     package: Path
     files: Sequence[Path]
-    config: Path | None
+    configs: Sequence[Path]
 
 
 def write_module(new: NewModule, *, backend: Path) -> Written:
-    """Write a module's package below ``backend`` and a server for it into ``dev-config.yaml``.
+    """Write a module's package below ``backend``, and a server for it into each deployment config.
 
     Raises:
         ConfigurationError: lists what is wrong with the names; nothing was written.
@@ -99,9 +99,14 @@ def write_module(new: NewModule, *, backend: Path) -> Written:
         path.write_text(environment.from_string(template).render(words), encoding="utf-8")
         files.append(path)
     _format(package)
-    config = backend / "dev-config.yaml"
-    is_served = config.is_file() and _add_server(config, new.name)
-    return Written(package, files, config if is_served else None)
+    configs = [
+        path
+        for path in (backend / "dev-config.yaml", backend.parent / "deploy" / "production.yaml")
+        if path.is_file()
+    ]
+    for path in configs:
+        path.write_text(add_server(path.read_text(encoding="utf-8"), new.name), encoding="utf-8")
+    return Written(package, files, configs)
 
 
 def add_server(text: str, name: str) -> str:
@@ -125,13 +130,8 @@ def add_server(text: str, name: str) -> str:
     step = (indent.group() if indent else "") or "  "
     if not lines[last].endswith("\n"):
         lines[last] += "\n"
-    lines[last + 1 : last + 1] = [f"{step}{name}:\n", f"{step * 2}modules: [{name}]\n"]
+    lines.insert(last + 1, f"{step}{name}: {{modules: [{name}]}}\n")
     return "".join(lines)
-
-
-def _add_server(config: Path, name: str) -> bool:
-    config.write_text(add_server(config.read_text(encoding="utf-8"), name), encoding="utf-8")
-    return True
 
 
 def _find_mistakes(new: NewModule, package: Path) -> list[str]:

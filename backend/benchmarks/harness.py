@@ -161,9 +161,11 @@ async def folder() -> AsyncIterator[Path]:
         yield Path(name)
 
 
-def report(
-    title: str, measured: Sequence[Measured], goals: Sequence[tuple[str, float, str]]
-) -> str:
+Goal = tuple[str, float, str]
+"""A ratio's name, its value, and the goal as text."""
+
+
+def report(title: str, measured: Sequence[Measured], goals: Sequence[Goal]) -> str:
     """Print a table of the peers and of the ratios; return it as text for the docs.
 
     Args:

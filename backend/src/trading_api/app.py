@@ -176,6 +176,7 @@ class ProcessApp:
         for hosted in reversed(self.hosted.values()):
             await hosted.runner.stop()
             await hosted.module.stop()
+            await hosted.context.hub.stop()
             if hosted.context.database is not None:
                 await hosted.context.database.close()
         await self.peers.close()

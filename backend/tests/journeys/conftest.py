@@ -1,5 +1,6 @@
 """Journeys run over real fleets: every module its own process behind nginx, on both databases."""
 
+import contextlib
 import os
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
@@ -10,8 +11,9 @@ import httpx
 import pytest
 from websockets.asyncio.client import ClientConnection, connect
 
+from trading_api.testkit.bus import BusServer
 from trading_api.testkit.fleet import Fleet, free_port
-from trading_api.testkit.postgresql import PostgresqlServer
+from trading_api.testkit.postgresql import create_database, drop_database, session_server
 
 PASSWORD = "a long enough pass phrase"
 
@@ -45,17 +47,26 @@ def fleet(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Fleet]:
     """A running fleet; the second one differs by `DATABASE_URL` and `REDIS_URL` alone."""
-    environ: dict[str, str] = {}
-    if request.param == "postgresql":
-        server: PostgresqlServer = request.getfixturevalue("postgresql_server")
-        environ["DATABASE_URL"] = server.create_database(f"journeys_{os.getpid()}")
-        environ["REDIS_URL"] = request.getfixturevalue("bus_server").url
-    started = Fleet(tmp_path_factory.mktemp("fleet"), free_port(), environ)
-    try:
+    with contextlib.ExitStack() as stack:
+        environ = stack.enter_context(_servers()) if request.param == "postgresql" else {}
+        started = Fleet(tmp_path_factory.mktemp("fleet"), free_port(), environ)
+        stack.callback(started.stop)
         started.start()
         yield started
+
+
+@contextlib.contextmanager
+def _servers() -> Iterator[dict[str, str]]:
+    server, name = session_server(), f"journeys_{os.getpid()}"
+    database = create_database(server, name)
+    bus = BusServer()
+    bus.start()
+    try:
+        url = database.render_as_string(hide_password=False)
+        yield {"DATABASE_URL": url, "REDIS_URL": bus.url}
     finally:
-        started.stop()
+        bus.remove()
+        drop_database(server, name)
 
 
 @pytest.fixture

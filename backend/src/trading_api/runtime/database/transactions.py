@@ -62,7 +62,9 @@ class Transaction:
         """Run a Core statement, with one set of parameters or many."""
         return await self.connection.execute(statement, parameters)
 
-    async def scalar(self, statement: Executable, parameters: Parameters | None = None) -> Any:
+    async def scalar(
+        self, statement: Executable, parameters: Mapping[str, Any] | None = None
+    ) -> Any:
         """Return the first column of the first row; None where there is no row."""
         return await self.connection.scalar(statement, parameters)
 

@@ -1,0 +1,44 @@
+"""Generated requests over every module's specification, through nginx: never a server error."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tests.journeys.conftest import Person
+
+pytestmark = [pytest.mark.fleet, pytest.mark.xdist_group("fleet")]
+
+CHECKS = "not_a_server_error,status_code_conformance,content_type_conformance"
+MODULES = ("auth", "broker", "datafeed", "gateway", "wallet")
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("module", MODULES)
+async def test_specification_when_fuzzed_then_every_answer_is_documented(
+    module: str, person: Person, tmp_path: Path
+):
+    specification = await person.client.get(f"/api/v1/{module}/openapi.json")
+    assert specification.status_code == 200
+    done = subprocess.run(
+        [
+            str(Path(sys.executable).with_name("schemathesis")), "run",
+            f"{person.fleet.url}/api/v1/{module}/openapi.json",
+            "--checks", CHECKS,
+            "--phases", "examples,coverage,fuzzing",
+            "--max-examples", "15",
+            "--exclude-path-regex", "/(logout|logout-all|password)",
+            "--continue-on-failure",
+            "--request-timeout", "10",
+            "--header", f"Authorization: Bearer {person.token}",
+        ],
+        cwd=tmp_path,
+        env={**os.environ, "NO_COLOR": "1", "COLUMNS": "160"},
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
+    assert "operation" in done.stdout

@@ -4,9 +4,6 @@ from collections.abc import AsyncIterator, Callable
 
 import httpx
 import pytest
-from fastapi import FastAPI
-from joserfc import jwt
-from joserfc.jwk import RSAKey
 
 from trading_api.kernel.ids import UuidV7Ids
 from trading_api.modules.wallet import tables
@@ -20,13 +17,11 @@ from trading_api.modules.wallet.settings import WalletSettings
 from trading_api.runtime.database import Database, Idempotency, Inbox, Outbox
 from trading_api.runtime.database.migrations import Migrations, upgrade
 from trading_api.runtime.http.cursors import Cursors
-from trading_api.runtime.http.dispatch import Dispatch
-from trading_api.runtime.http.edge import Edge
-from trading_api.runtime.http.routing import add_routes
-from trading_api.runtime.identity import AUDIENCE, Identity, ServiceTokens
-from trading_api.runtime.secrets import PRIVATE_KEY_FILE
+from trading_api.runtime.identity import ServiceTokens
 from trading_api.runtime.settings import PlatformSettings
 from trading_api.testkit.clocks import START, FixedClock
+from trading_api.testkit.http import access_token
+from trading_api.testkit.http import client_of as client_of_router
 
 NOW = START
 PREFIX = "/api/v1/wallet"
@@ -85,32 +80,6 @@ def manual_service(database: Database, clock: FixedClock, wakes: Wakes) -> Walle
     return make_service(database, clock, wakes, ManualRail())
 
 
-def token_of(
-    settings: PlatformSettings, clock: FixedClock, user_id: str, *, scopes=(), roles=()
-) -> str:
-    """Return an access token as auth would sign it."""
-    key = RSAKey.import_key(
-        (settings.secrets_directory / PRIVATE_KEY_FILE).read_bytes(),
-        {"use": "sig", "alg": "RS256"},
-    )
-    key.ensure_kid()
-    now = int(clock.now().timestamp())
-    claims = {
-        "iss": settings.jwt_issuer,
-        "aud": AUDIENCE,
-        "sub": user_id,
-        "sid": "ses_tests",
-        "jti": "jti_tests",
-        "scopes": list(scopes),
-        "roles": list(roles),
-        "iat": now,
-        "nbf": now,
-        "exp": now + 900,
-    }
-    header = {"alg": "RS256", "typ": "at+jwt", "kid": str(key.kid)}
-    return jwt.encode(header, claims, key, algorithms=["RS256"])
-
-
 ClientOf = Callable[..., httpx.AsyncClient]
 
 
@@ -120,7 +89,6 @@ async def client_of(
 ) -> AsyncIterator[ClientOf]:
     """Make clients of the module's routes behind the real edge, with real tokens."""
     clients: list[httpx.AsyncClient] = []
-    identity = Identity(settings=settings, clock=clock)
 
     def make(
         user_id: str | None = "usr_alice",
@@ -132,26 +100,15 @@ async def client_of(
     ) -> httpx.AsyncClient:
         service = make_service(database, clock, wakes, rail or SandboxRail())
         cursors = Cursors(b"secret", purpose="wallet.transactions")
-        app = FastAPI(openapi_url=None, redirect_slashes=False)
-        hot = add_routes(app, build_router(service, clock=clock, cursors=cursors), prefix=PREFIX)
-        edge = Edge(
-            Dispatch({PREFIX: app}, hot), identity=identity, ids=UuidV7Ids(), error_shapes={}
-        )
-        headers = {}
+        token = None
         if module is not None:
             token = ServiceTokens(settings=settings, module=module, clock=clock).token()
-            headers["Authorization"] = f"Bearer {token}"
         elif user_id is not None:
-            token = token_of(settings, clock, user_id, scopes=scopes, roles=roles)
-            headers["Authorization"] = f"Bearer {token}"
-        clients.append(
-            httpx.AsyncClient(
-                transport=httpx.ASGITransport(app=edge),
-                base_url=f"http://tests{PREFIX}",
-                headers=headers,
-            )
-        )
-        return clients[-1]
+            token = access_token(settings, clock, user_id=user_id, scopes=scopes, roles=roles)
+        router = build_router(service, clock=clock, cursors=cursors)
+        made = client_of_router(router, prefix=PREFIX, settings=settings, clock=clock, token=token)
+        clients.append(made)
+        return made
 
     yield make
     for each in clients:

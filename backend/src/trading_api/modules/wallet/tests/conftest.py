@@ -12,7 +12,7 @@ from trading_api.modules.wallet.adapters.sandbox_rail import SandboxRail
 from trading_api.modules.wallet.api.v1 import build_router
 from trading_api.modules.wallet.ports import PaymentRail
 from trading_api.modules.wallet.repository import WalletRepository
-from trading_api.modules.wallet.service import WalletService
+from trading_api.modules.wallet.service import WakeStream, WalletService
 from trading_api.modules.wallet.settings import WalletSettings
 from trading_api.runtime.database import Database, Idempotency, Inbox, Outbox
 from trading_api.runtime.database.migrations import Migrations, upgrade
@@ -54,7 +54,7 @@ def wakes() -> Wakes:
 
 
 def make_service(
-    database: Database, clock: FixedClock, wakes: Wakes, rail: PaymentRail
+    database: Database, clock: FixedClock, wakes: WakeStream, rail: PaymentRail
 ) -> WalletService:
     ids = UuidV7Ids()
     return WalletService(

@@ -4,6 +4,7 @@ Verification keys are read from this host's ``jwks.json``; where that is absent 
 from auth. So every module starts and serves while auth is down.
 """
 
+import asyncio
 import base64
 import binascii
 import hashlib
@@ -36,7 +37,9 @@ LEEWAY_SECONDS = 30
 TOKEN_LENGTH_MAX = 8192
 CACHE_SIZE_MAX = 10_000
 KEY_REFETCH_SECONDS = 30
+KEY_RETRY_SECONDS = 1
 KEY_RECHECK_SECONDS = 5
+KEY_SET_SECONDS = 300
 SERVICE_TOKEN_SECONDS = 60
 ACCESS_TOKEN_SECONDS_MAX = 600
 DEVELOPMENT_TOKEN_SECONDS_MAX = 12 * 3600
@@ -46,6 +49,7 @@ ALGORITHMS = ("RS256", "ES256", "EdDSA")
 
 TokenStatus = Literal["valid", "expired", "revoked", "error"]
 
+_FOREVER = 2**53
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 _PART = re.compile(r"[A-Za-z0-9_-]+", re.ASCII)
 _ONCE = frozenset({b"authorization", b"x-api-key", b"origin", b"host", b"sec-fetch-site"})
@@ -105,8 +109,10 @@ class Identity:
         self._file_keys = _KeyFile(settings.secrets_directory / JWKS_FILE, clock)
         self._service_keys = _KeyFile(settings.secrets_directory / SERVICE_JWKS_FILE, clock)
         self._fetched_keys: dict[str, _Key] = {}
-        self._keys_asked_at: float | None = None
-        self._cache: OrderedDict[bytes, Principal] = OrderedDict()
+        self._fetched_at: float | None = None
+        self._may_ask_at = 0.0
+        self._asking = asyncio.Lock()
+        self._cache: OrderedDict[bytes, tuple[Principal, int]] = OrderedDict()
         self._revoked: dict[str, int] = {}
         self._revoked_pruned_at_seconds = 0
         self._listeners: list[Callable[[str], None]] = []
@@ -162,17 +168,23 @@ class Identity:
         """
         if not token or len(token) > TOKEN_LENGTH_MAX:
             raise TokenInvalidError("the token is not accepted")
-        digest = hashlib.blake2b(token.encode("utf-8", "replace"), digest_size=16).digest()
-        principal = self._cache.get(digest)
+        if self._file_keys.is_changed() or self._service_keys.is_changed():
+            self._cache.clear()
+        digest = hashlib.blake2b(token.encode("utf-8", "replace"), digest_size=32).digest()
+        cached = self._cache.get(digest)
         now_seconds = int(self._clock.now().timestamp())
-        if principal is None:
-            principal = await self._verify_signature(token, carrier)
-            self._cache[digest] = principal
+        if cached is None:
+            cached = await self._verify_signature(token, carrier)
+            self._cache[digest] = cached
             if len(self._cache) > CACHE_SIZE_MAX:
                 self._cache.popitem(last=False)
+        principal, key_retires_at = cached
         if principal.expires_at_seconds <= now_seconds:
             self._cache.pop(digest, None)
             raise TokenInvalidError("the token has expired; refresh it or log in", reason="expired")
+        if key_retires_at <= now_seconds:
+            self._cache.pop(digest, None)
+            raise TokenInvalidError("the token was signed with a key we don't know")
         if principal.session_id in self._revoked:
             raise TokenInvalidError("this sign-in was ended; log in again", reason="revoked")
         if principal.carrier == "service" and carrier != "bearer":
@@ -245,7 +257,7 @@ class Identity:
     def forget_cached(self) -> None:
         """Drop every cached verification and key, after keys changed."""
         self._cache.clear()
-        self._fetched_keys.clear()
+        self._fetched_keys, self._fetched_at, self._may_ask_at = {}, None, 0.0
         self._file_keys.forget()
         self._service_keys.forget()
 
@@ -255,20 +267,22 @@ class Identity:
         except TokenInvalidError:
             return None
 
-    async def _verify_signature(self, token: str, carrier: Carrier) -> Principal:
+    async def _verify_signature(self, token: str, carrier: Carrier) -> tuple[Principal, int]:
+        """Return the principal and the Unix second until which the key vouches for it."""
         header = _unverified_header(token)
         kind, algorithm, kid = header.get("typ"), header.get("alg"), header.get("kid")
         if header.keys() != {"typ", "alg", "kid"} or not isinstance(kid, str):
             raise TokenInvalidError("the token's header isn't one that we write")
         if kind == "svc+jwt" and algorithm == "ES256":
-            return self._verify_service(token, kid)
+            return self._verify_service(token, kid), _FOREVER
         if kind != "at+jwt" or algorithm not in ALGORITHMS:
             raise TokenInvalidError("the token is not an access token of this platform")
-        claims = _decode(token, await self._key(kid), algorithm)
+        key = await self._key(kid)
+        claims = _decode(token, key.key, algorithm)
         self._ensure_claims(claims, self._token_seconds_max)
         if not claims["sub"] or not claims["sid"]:
             raise TokenInvalidError("the token lacks its subject")
-        return Principal(
+        principal = Principal(
             user_id=claims["sub"],
             session_id=claims["sid"],
             roles=_names(claims, "roles"),
@@ -276,12 +290,13 @@ class Identity:
             carrier=carrier,
             expires_at_seconds=claims["exp"],
         )
+        return principal, _FOREVER if key.retires_at is None else key.retires_at
 
     def _verify_service(self, token: str, kid: str) -> Principal:
         key = self._service_keys.get(kid)
         if key is None:
             raise TokenInvalidError("the service token is not of this platform")
-        claims = _decode(token, key, "ES256")
+        claims = _decode(token, key.key, "ES256")
         self._ensure_claims(claims, SERVICE_TOKEN_SECONDS)
         if kid != f"svc-{claims['sid']}":
             raise TokenInvalidError("the service token names another module than signed it")
@@ -311,27 +326,40 @@ class Identity:
         if not all(isinstance(claims.get(name), str) for name in ("sub", "sid", "jti")):
             raise TokenInvalidError("the token lacks its subject")
 
-    async def _key(self, kid: str) -> Any:
-        key = self._file_keys.get(kid) or self._fetched(kid)
-        if key is None and self._fetch_keys is not None and self._may_ask():
-            self._fetched_keys = _import_jwks(await self._fetch_keys())
-            key = self._fetched(kid)
+    async def _key(self, kid: str) -> _Key:
+        key = self._file_keys.get(kid)
+        if key is None and self._fetch_keys is not None:
+            key = await self._fetched_key(kid, self._fetch_keys)
         if key is None:
             raise TokenInvalidError("the token was signed with a key we don't know")
         return key
 
-    def _fetched(self, kid: str) -> Any:
-        found = self._fetched_keys.get(kid)
-        if found is None or _is_retired(found, self._clock):
-            return None
-        return found.key
+    async def _fetched_key(self, kid: str, fetch_keys: FetchKeys) -> _Key | None:
+        # Whoever comes while the set is being asked for waits for that one answer.
+        async with self._asking:
+            now = self._clock.monotonic()
+            key = _usable(self._fetched_keys.get(kid), self._clock)
+            if (key is None or self._is_key_set_old()) and now >= self._may_ask_at:
+                try:
+                    self._fetched_keys = _import_jwks(await fetch_keys())
+                    self._fetched_at = now
+                    self._may_ask_at = now + KEY_REFETCH_SECONDS
+                except (UnavailableError, JoseError, ValueError, KeyError, TypeError):
+                    # Keys that were good stay so; it is asked again soon.
+                    self._fetched_at = None
+                    self._may_ask_at = now + KEY_RETRY_SECONDS
+                key = _usable(self._fetched_keys.get(kid), self._clock)
+            if key is None and self._fetched_at is None:
+                raise UnavailableError(
+                    "the token can't be verified while auth is away",
+                    retry_after_seconds=1,
+                    module="auth",
+                )
+            return key
 
-    def _may_ask(self) -> bool:
+    def _is_key_set_old(self) -> bool:
         now = self._clock.monotonic()
-        if self._keys_asked_at is not None and now - self._keys_asked_at < KEY_REFETCH_SECONDS:
-            return False
-        self._keys_asked_at = now
-        return True
+        return self._fetched_at is None or now - self._fetched_at >= KEY_SET_SECONDS
 
     def _cookie(self, header: str | None) -> str | None:
         if header is None or self.access_cookie not in header:
@@ -376,24 +404,28 @@ class _KeyFile:
         self._stamp: tuple[int, int] | None = None
         self._looked_at: float | None = None
 
-    def get(self, kid: str) -> Any:
+    def get(self, kid: str) -> _Key | None:
         """Return a key that verifies now; None where there is none of that id."""
+        if kid not in self._keys:
+            self._look(self._clock.monotonic())
+        return _usable(self._keys.get(kid), self._clock)
+
+    def is_changed(self) -> bool:
+        """Tell whether the file changed since it was asked last; looks every few seconds."""
         now = self._clock.monotonic()
-        is_stale = self._looked_at is None or now - self._looked_at >= KEY_RECHECK_SECONDS
-        if is_stale or kid not in self._keys:
-            self._look(now)
-        found = self._keys.get(kid)
-        return None if found is None or _is_retired(found, self._clock) else found.key
+        if self._looked_at is not None and now - self._looked_at < KEY_RECHECK_SECONDS:
+            return False
+        return self._look(now)
 
     def forget(self) -> None:
         """Read the file at the next question."""
         self._keys, self._stamp, self._looked_at = {}, None, None
 
-    def _look(self, now: float) -> None:
+    def _look(self, now: float) -> bool:
         self._looked_at = now
         stamp = _stamp(self._path)
         if stamp == self._stamp:
-            return
+            return False
         try:
             self._keys = _import_jwks(json.loads(self._path.read_text())) if stamp else {}
         except FileNotFoundError:
@@ -403,6 +435,7 @@ class _KeyFile:
                 f"the key set {self._path.name} can't be read", retry_after_seconds=5
             ) from error
         self._stamp = stamp
+        return True
 
 
 def access_token_seconds_max(settings: PlatformSettings) -> int:
@@ -542,8 +575,10 @@ def _import_jwks(document: Mapping[str, Any]) -> dict[str, _Key]:
     return found
 
 
-def _is_retired(key: _Key, clock: Clock) -> bool:
-    return key.retires_at is not None and key.retires_at <= clock.now().timestamp()
+def _usable(key: _Key | None, clock: Clock) -> _Key | None:
+    if key is None or key.retires_at is None or key.retires_at > clock.now().timestamp():
+        return key
+    return None
 
 
 def _carried(principal: Principal, carrier: Carrier) -> Principal:

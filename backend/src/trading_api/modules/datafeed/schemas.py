@@ -187,6 +187,41 @@ class QuoteView(ResponseModel):
     v: QuoteValues
 
 
+class UdfErrorView(ResponseModel):
+    """Every error of the UDF surface."""
+
+    s: Literal["error"]
+    errmsg: str
+    code: str = Field(description="stable, dotted; decide on this")
+
+
+class UdfHistoryView(ResponseModel):
+    """Bars as columns of one length, ascending; columns are there with ``ok`` alone."""
+
+    model_config = ConfigDict(populate_by_name=True)
+
+    s: Literal["ok", "no_data"]
+    t: list[int] | None = Field(None, description="starts, seconds since 1970 UTC")
+    o: list[float] | None = None
+    h: list[float] | None = None
+    l: list[float] | None = None  # noqa: E741 - UDF's name
+    c: list[float] | None = None
+    v: list[float] | None = None
+    next_time: int | None = Field(
+        None,
+        alias="nextTime",
+        description="start of the nearest earlier bar, seconds; absent with `no_data` where "
+        "nothing earlier exists",
+    )
+
+
+class UdfQuotesView(ResponseModel):
+    """Quotes of the symbols asked for."""
+
+    s: Literal["ok"]
+    d: list[QuoteView]
+
+
 class QuotesRequest(RequestModel):
     """Which symbols to quote."""
 

@@ -4,7 +4,7 @@ That client looks at bodies, never at the HTTP status: every answer under this p
 included, is JSON in UDF's shape, and ``/config`` and ``/time`` answer without a sign-in.
 """
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import orjson
 from fastapi import Query
@@ -29,6 +29,11 @@ from trading_api.runtime.identity import Principal
 
 QUOTES_MAX = 500
 
+_ERRORS: dict[int | str, dict[str, Any]] = {
+    status: {"model": schemas.UdfErrorView} for status in (400, 401, 403, 404, 422, 503)
+}
+_PUBLIC_ERRORS = {status: _ERRORS[status] for status in (400, 422, 503)}
+
 
 def udf_error(problem: Problem) -> Response:
     """Return any error in UDF's shape; the status stays, for everybody but the chart."""
@@ -47,11 +52,23 @@ def build_udf_router(*, service: DatafeedService, clock: Clock, access: Access) 
     answers = FinishedAnswers()
     symbol_errors = [InstrumentNotFoundError, MarketDataMissingError]
 
-    @router.get("/config", access=Access.public(), summary="Tell what the datafeed can do")
+    @router.get(
+        "/config",
+        access=Access.public(),
+        response_model=schemas.ConfigView,
+        responses=_PUBLIC_ERRORS,
+        summary="Tell what the datafeed can do",
+    )
     async def read_config() -> Response:
         return _json(schemas.ConfigView().model_dump())
 
-    @router.get("/time", access=Access.public(), summary="Tell the time in seconds")
+    @router.get(
+        "/time",
+        access=Access.public(),
+        response_class=PlainTextResponse,
+        responses=_PUBLIC_ERRORS,
+        summary="Tell the time in seconds",
+    )
     async def read_time() -> Response:
         return PlainTextResponse(str(int(clock.now().timestamp())))
 
@@ -63,6 +80,8 @@ def build_udf_router(*, service: DatafeedService, clock: Clock, access: Access) 
     @router.get(
         "/symbol_info",
         access=access,
+        response_model=dict[str, list[Any]],
+        responses=_ERRORS,
         errors=symbol_errors,
         summary="Tell all about a group's symbols; groups are the exchanges",
     )
@@ -79,6 +98,8 @@ def build_udf_router(*, service: DatafeedService, clock: Clock, access: Access) 
     @router.get(
         "/search",
         access=access,
+        response_model=list[schemas.SymbolMatchView],
+        responses=_ERRORS,
         errors=[MarketDataMissingError],
         summary="Find instruments by ticker or description",
     )
@@ -113,6 +134,8 @@ def build_udf_router(*, service: DatafeedService, clock: Clock, access: Access) 
     @router.get(
         "/history",
         access=access,
+        response_model=schemas.UdfHistoryView,
+        responses=_ERRORS,
         hot=read_history_hot,
         errors=BARS_ERRORS,
         summary="Read bars as columns, at most the newest 5,000",
@@ -123,6 +146,8 @@ def build_udf_router(*, service: DatafeedService, clock: Clock, access: Access) 
     @router.get(
         "/quotes",
         access=access,
+        response_model=schemas.UdfQuotesView,
+        responses=_ERRORS,
         errors=[MarketDataMissingError],
         summary="Read the quotes of some symbols",
     )
@@ -140,7 +165,14 @@ def build_udf_router(*, service: DatafeedService, clock: Clock, access: Access) 
         ("/timescale_marks", "List marks under the chart of a symbol"),
     ):
 
-        @router.get(path, access=access, errors=symbol_errors, summary=summary)
+        @router.get(
+            path,
+            access=access,
+            response_model=list[dict[str, Any]],
+            responses=_ERRORS,
+            errors=symbol_errors,
+            summary=summary,
+        )
         async def list_marks(symbol: Annotated[schemas.SymbolText, Query()]) -> Response:
             await service.resolve(symbol=symbol)
             return _json([])

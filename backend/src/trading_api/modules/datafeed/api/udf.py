@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import orjson
 from fastapi import Query
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse, Response
+from starlette.responses import Response
 
 from trading_api.kernel.clock import Clock
 from trading_api.modules.datafeed import schemas
@@ -65,14 +65,21 @@ def build_udf_router(*, service: DatafeedService, clock: Clock, access: Access) 
     @router.get(
         "/time",
         access=Access.public(),
-        response_class=PlainTextResponse,
+        response_model=int,
         responses=_PUBLIC_ERRORS,
         summary="Tell the time in seconds",
     )
     async def read_time() -> Response:
-        return PlainTextResponse(str(int(clock.now().timestamp())))
+        return _json(int(clock.now().timestamp()))
 
-    @router.get("/symbols", access=access, errors=symbol_errors, summary="Tell all about a symbol")
+    @router.get(
+        "/symbols",
+        access=access,
+        response_model=schemas.SymbolInfoView,
+        responses=_ERRORS,
+        errors=symbol_errors,
+        summary="Tell all about a symbol",
+    )
     async def read_symbol(symbol: Annotated[schemas.SymbolText, Query()]) -> Response:
         market = await service.resolve(symbol=symbol)
         return _json(schemas.symbol_info(market).model_dump())
@@ -152,7 +159,7 @@ def build_udf_router(*, service: DatafeedService, clock: Clock, access: Access) 
         summary="Read the quotes of some symbols",
     )
     async def read_quotes(
-        symbols: Annotated[str, Query(min_length=1, max_length=16_384, description="by comma")],
+        symbols: Annotated[str, Query(min_length=1, max_length=4_096, description="by comma")],
     ) -> Response:
         asked = symbols.split(",")[:QUOTES_MAX]
         await service.list_markets()

@@ -17,7 +17,12 @@ from typing import Any
 import structlog
 
 from trading_api.kernel.clock import Clock, SystemClock
-from trading_api.kernel.errors import NotFoundError, TradingError, UnavailableError
+from trading_api.kernel.errors import (
+    InvalidInputError,
+    NotFoundError,
+    TradingError,
+    UnavailableError,
+)
 from trading_api.runtime.bus import Bus, BusUnavailableError
 from trading_api.runtime.bus import Subscription as BusSubscription
 from trading_api.runtime.http.wire import RequestModel
@@ -233,7 +238,8 @@ class Hub:
             feed: such as ``quotes:DEMO:AAPL``.
             payload: the update as JSON, encoded once.
         """
-        if self._bus is not None:
+        # The bus would keep it while it is away, and bring old prices behind newer ones.
+        if self._bus is not None and self._bus.is_up:
             self._bus.publish(self._frame_prefix + feed, self._origin + payload)
         self._deliver(feed, payload)
 
@@ -284,7 +290,7 @@ class Hub:
             UnavailableError: the module took too long.
         """
         subscription = PriceSubscription(channel, params, sink)
-        feeds = tuple(dict.fromkeys(channel.feeds(params)))
+        feeds = tuple(dict.fromkeys(_safe(feed) for feed in channel.feeds(params)))
         # What was published before belongs to the snapshot, not behind it.
         self._flush()
         found = self._topics.get(topic)
@@ -344,15 +350,13 @@ class Hub:
             UnavailableError: the module took too long.
         """
         subscription = EventSubscription(channel, principal, params, topic, sink)
-        name = channel.stream(principal, params)
+        name = _safe(channel.stream(principal, params))
         stream = self._streams.get(name)
         is_new = stream is None
         if stream is None:
             stream = self._streams[name] = _Stream(name, channel)
             if self._bus is not None:
-                stream.listening = self._bus.subscribe(
-                    self._wake_prefix + _safe(name), self._on_bus_wake
-                )
+                stream.listening = self._bus.subscribe(self._wake_prefix + name, self._on_bus_wake)
         self._ensure_polling()
         subscription.stream = stream
         subscription.covered_from = stream.position
@@ -436,7 +440,7 @@ class Hub:
         topics[topic] = None
         if self._bus is not None and feed not in self._listening:
             self._listening[feed] = self._bus.subscribe(
-                self._frame_prefix + _safe(feed), self._on_bus_frame
+                self._frame_prefix + feed, self._on_bus_frame
             )
 
     def _on_bus_frame(self, channel: str, payload: bytes) -> None:
@@ -719,13 +723,14 @@ class Hub:
     async def poll(self) -> None:
         """Look at streams whose wake-ups the bus may have lost; done every second."""
         self._polls += 1
-        if self._bus is None:
-            return
-        if not self._bus.is_up or self._polls % QUIET_POLLS == 0:
+        bus = self._bus
+        if bus is not None and (not bus.is_up or self._polls % QUIET_POLLS == 0):
             self._look_at_all()
         for stream in list(self._streams.values()):
+            # A read that failed, or found less than a wake-up told of, is done again.
             self._read_if_behind(stream)
-        await self._ask_for_remote_listeners(self._bus)
+        if bus is not None and self._interest:
+            await self._ask_for_remote_listeners(bus)
 
     async def _ask_for_remote_listeners(self, bus: Bus) -> None:
         since = self._clock.monotonic() - INTEREST_SECONDS
@@ -767,7 +772,7 @@ def _ensure_contiguous(events: Sequence[StreamEvent], after: int) -> None:
 
 
 def _safe(name: str) -> str:
-    """Refuse names that the bus would read as a pattern."""
+    """Refuse names that the bus would read as a pattern; parts of them come from clients."""
     if _NAME.fullmatch(name) is None:
-        raise ValueError(f"{name!r} can't name a feed or stream")
+        raise InvalidInputError("there can be no topic of this name")
     return name

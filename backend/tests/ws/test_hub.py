@@ -13,7 +13,8 @@ from tests.ws.conftest import MakeWorld, World
 
 from trading_api.kernel.errors import DatabaseUnavailableError
 from trading_api.runtime.ws import Limits, StreamEvent, WebSocketMetrics
-from trading_api.runtime.ws.hub import HELD_EVENTS_MAX
+from trading_api.runtime.ws.frames import Batch, Frame
+from trading_api.runtime.ws.hub import HELD_EVENTS_MAX, PriceSubscription
 from trading_api.testkit.bus import eventually
 from trading_api.testkit.ws import SocketClient
 
@@ -319,31 +320,56 @@ async def test_hub_when_a_read_returns_a_hole_then_the_state_instead(
 # Prices
 
 
+class ListSink:
+    """Keeps what it is sent."""
+
+    close_code: int | None = None
+    is_open = True
+    queued_bytes = 0
+
+    def __init__(self) -> None:
+        self.frames: list[Frame] = []
+
+    def send(self, frame: Frame) -> None:
+        self.frames.append(frame)
+
+    def offer(self, batch: Batch) -> bool:
+        self.frames += [frame for _, frame in batch.items]
+        return False
+
+    def flush(self) -> None:
+        pass
+
+    def forget(self, topic: str) -> None:
+        pass
+
+    def close(self, code: int, reason: str) -> None:
+        self.close_code = code
+
+
 async def test_price_when_published_before_the_subscribe_then_not_behind_the_snapshot(
-    world: World, client: SocketClient
+    world: World,
 ) -> None:
-    async with world.socket() as other:
-        await other.subscribe("ticks", {"symbols": ["A"]})
+    async def open_(sink: ListSink) -> PriceSubscription:
+        params = world.ticks.params(symbols=("A",))
         subscription, _ = await world.hub.open_prices(
-            world.ticks,
-            None,
-            world.ticks.params(symbols=("A",)),
-            topic="t",
-            sink=next(iter(world.endpoint.connections)).sink,  # type: ignore[arg-type]
+            world.ticks, None, params, topic="t", sink=sink
         )
-        world.hub.close(subscription)
-        world.ticks.tick("A", 1)
-        world.ticks.tick("A", 2)
-        # In the same turn of the loop: both are in the snapshot already.
-        opening = world.hub.open_prices(
-            world.ticks,
-            None,
-            world.ticks.params(symbols=("A",)),
-            topic="u",
-            sink=next(iter(world.endpoint.connections)).sink,  # type: ignore[arg-type]
-        )
-        subscription, _ = await opening
-        assert subscription.held == {}
+        world.hub.begin(subscription)
+        return subscription
+
+    first, second = ListSink(), ListSink()
+    subscriptions = [await open_(first)]
+    # All in one turn of the event loop.
+    world.ticks.tick("A", 1)
+    world.ticks.tick("A", 2)
+    subscriptions.append(await open_(second))
+    world.ticks.tick("A", 3)
+    await asyncio.sleep(0)
+    values = [json.loads(frame.body)["payload"]["payload"]["value"] for frame in second.frames]
+    assert values == [2, 3]
+    assert len(first.frames) == 3
+    for subscription in subscriptions:
         world.hub.close(subscription)
 
 

@@ -8,7 +8,7 @@ from decimal import Decimal
 from typing import Any
 
 from trading_api.kernel.errors import FieldError, TradingError
-from trading_api.kernel.values import decimal_of
+from trading_api.kernel.values import Currency, decimal_of
 from trading_api.modules.broker.domain.account import (
     Valuation,
     compute_reservation,
@@ -88,6 +88,7 @@ class Preview:
     """
 
     instrument: Instrument
+    currency: Currency
     price: int
     value_minor: int
     commission_minor: int
@@ -326,6 +327,7 @@ class OrderService:
         terms, price = position.terms, order.reserve_price
         return Preview(
             instrument=instrument,
+            currency=terms.currency,
             price=price,
             value_minor=terms.to_minor(terms.compute_value(order.quantity, price)),
             commission_minor=terms.compute_commission(order.quantity, price),

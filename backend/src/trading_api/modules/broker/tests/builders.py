@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Collection
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
 
 from trading_api.kernel.values import currency
@@ -14,6 +14,7 @@ from trading_api.modules.broker.domain.order import (
     OrderType,
     TimeInForce,
 )
+from trading_api.modules.broker.ports import REFRESH_AGE
 from trading_api.testkit.clocks import START
 
 NOW = START
@@ -152,7 +153,7 @@ class FakeMarket:
         self._now = now
         self.quotes: dict[str, Quote] = {}
         self.refreshed: list[set[str]] = []
-        self.is_down = False
+        self.is_pushed = True
         self._callbacks: list[Callable[[Quote], None]] = []
 
     def quote(self, bid: str, ask: str, symbol: str = AAPL) -> Quote:
@@ -175,7 +176,9 @@ class FakeMarket:
     def find(self, symbol: str) -> Quote | None:
         return self.quotes.get(symbol)
 
-    async def refresh(self, symbols: Collection[str]) -> None:
+    async def refresh(
+        self, symbols: Collection[str], *, older_than: timedelta = REFRESH_AGE
+    ) -> None:
         self.refreshed.append(set(symbols))
 
     def listen(self, callback: Callable[[Quote], None]) -> None:

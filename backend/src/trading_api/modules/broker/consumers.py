@@ -1,0 +1,142 @@
+"""What reaches the broker from outside: new users, quotes, the passing of time."""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Collection, Sequence
+from datetime import timedelta
+
+from trading_api.contracts.auth import UserRegistered
+from trading_api.contracts.envelope import Envelope
+from trading_api.kernel.clock import Clock
+from trading_api.modules.broker.domain.instrument import Quote
+from trading_api.modules.broker.ports import QuoteSource
+from trading_api.modules.broker.schemas import StateView, encode
+from trading_api.modules.broker.service import AccountService, MatchingService, ReportService
+from trading_api.runtime.database import Lease
+from trading_api.runtime.module import Consumer
+
+POLL_SECONDS = 0.05
+"""Without quotes from the bus the market is looked at this often."""
+
+QUOTE_AGE = timedelta(seconds=0.5)
+"""The market's heartbeat: a younger quote can't be out of date yet."""
+
+SILENCE_SECONDS = 0.75
+"""Some instrument's quote comes every half second; a longer silence means that none will come."""
+
+EXPIRY_SECONDS = 0.5
+"""An order ends at most this long after its time; GTD promises one second."""
+
+EQUITY_SECONDS = 0.5
+"""As often as the market moves."""
+
+PENDING_MAX = 10_000
+"""Quotes that wait to be matched; beyond it the oldest go, as if they had been missed."""
+
+
+def build_consumers(accounts: AccountService, *, clock: Clock) -> Sequence[Consumer]:
+    """Declare the handlers of other modules' facts."""
+
+    async def open_account(envelope: Envelope, event: UserRegistered) -> None:
+        await accounts.on_user_registered(
+            user_id=event.user_id, event_id=envelope.id, now=clock.now()
+        )
+
+    return [Consumer(producer="auth", event=UserRegistered, handle=open_account)]
+
+
+class MatchingLoop:
+    """Hands every quote to matching, in order, while this process holds the lease.
+
+    Woken by quotes from the bus; when those stay away it asks the market itself.
+    """
+
+    def __init__(self, matching: MatchingService, quotes: QuoteSource, *, clock: Clock) -> None:
+        self._matching = matching
+        self._quotes = quotes
+        self._clock = clock
+        self._pending: deque[Quote] = deque(maxlen=PENDING_MAX)
+        self._is_woken = asyncio.Event()
+        self._is_running = False
+        self._quoted_at = clock.monotonic()
+        quotes.listen(self._on_quote)
+
+    async def run(self, lease: Lease | None) -> None:
+        """Match until cancelled; what came before is not made up for."""
+        assert lease is not None, "matching runs under its lease"
+        self._pending.clear()
+        self._is_running = True
+        expired_at = self._clock.monotonic()
+        try:
+            while True:
+                await self._wait()
+                while self._pending:
+                    quote = self._pending.popleft()
+                    await self._matching.on_quote(quote=quote, lease=lease, now=self._clock.now())
+                if self._clock.monotonic() - expired_at >= EXPIRY_SECONDS:
+                    expired_at = self._clock.monotonic()
+                    await self._matching.expire(lease=lease, now=self._clock.now())
+        finally:
+            self._is_running = False
+
+    async def _wait(self) -> None:
+        try:
+            await asyncio.wait_for(self._is_woken.wait(), POLL_SECONDS)
+        except TimeoutError:
+            is_silent = self._clock.monotonic() - self._quoted_at >= SILENCE_SECONDS
+            if self._quotes.is_pushed and not is_silent:
+                return
+            waiting = await self._matching.list_waiting_symbols()
+            # What this brings wakes the loop by way of the listener.
+            await self._quotes.refresh(waiting, older_than=QUOTE_AGE)
+        self._is_woken.clear()
+
+    def _on_quote(self, quote: Quote) -> None:
+        if self._is_running:
+            self._quoted_at = self._clock.monotonic()
+            self._pending.append(quote)
+            self._is_woken.set()
+
+
+class EquityFeed:
+    """Shows the worth of those accounts that somebody listens to in this process.
+
+    Args:
+        listened: returns the feeds that somebody listens to.
+        publish: sends a feed's payload to them.
+    """
+
+    def __init__(
+        self,
+        reports: ReportService,
+        quotes: QuoteSource,
+        *,
+        prefix: str,
+        listened: Callable[[], Collection[str]],
+        publish: Callable[[str, bytes], None],
+    ) -> None:
+        self._reports = reports
+        self._quotes = quotes
+        self._prefix = prefix
+        self._listened = listened
+        self._publish = publish
+        self._shown: dict[str, bytes] = {}
+
+    async def run(self, _lease: Lease | None) -> None:
+        """Publish every change until cancelled."""
+        while True:
+            await self.publish_changes()
+            await asyncio.sleep(EQUITY_SECONDS)
+
+    async def publish_changes(self) -> None:
+        """Publish the worth of each account that somebody listens to, where it has changed."""
+        feeds = [feed for feed in self._listened() if feed.startswith(self._prefix)]
+        for gone in self._shown.keys() - set(feeds):
+            del self._shown[gone]
+        for feed in feeds:
+            report = await self._reports.compute_state(account_id=feed.removeprefix(self._prefix))
+            await self._quotes.refresh([each.symbol for each in report.positions])
+            payload = encode(StateView.of(report))
+            if self._shown.get(feed) != payload:
+                self._shown[feed] = payload
+                self._publish(feed, payload)

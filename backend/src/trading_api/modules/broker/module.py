@@ -1,0 +1,197 @@
+"""Puts the broker together."""
+
+import sys
+from collections.abc import Sequence
+from typing import ClassVar
+
+from trading_api.contracts.auth import UserRegistered
+from trading_api.contracts.broker import (
+    AccountOpened,
+    ExecutionRecorded,
+    OrderAccepted,
+    OrderCanceled,
+    OrderExpired,
+    OrderFilled,
+    OrderModified,
+    OrderRejected,
+)
+from trading_api.ledger.engine import Ledger
+from trading_api.modules.broker import tables
+from trading_api.modules.broker.adapters.market import DatafeedInstruments, DatafeedQuotes
+from trading_api.modules.broker.api import v1 as api_v1
+from trading_api.modules.broker.consumers import EquityFeed, MatchingLoop, build_consumers
+from trading_api.modules.broker.domain.instrument import Policy
+from trading_api.modules.broker.repository import BrokerRepository
+from trading_api.modules.broker.service import (
+    AccountService,
+    MatchingService,
+    OrderService,
+    ReportService,
+)
+from trading_api.modules.broker.service.desk import Books
+from trading_api.modules.broker.settings import BrokerSettings
+from trading_api.modules.broker.ws import v1 as ws_v1
+from trading_api.runtime.database import Idempotency, Inbox, Leases, Outbox
+from trading_api.runtime.http.cursors import Cursors
+from trading_api.runtime.module import (
+    BackgroundTask,
+    Command,
+    Manifest,
+    Module,
+    ModuleContext,
+    ModuleParts,
+)
+from trading_api.runtime.secrets import load_secret_key
+from trading_api.runtime.settings import load_settings
+
+EXIT_CORRUPT_DATA = 65
+MATCHING_LEASE = "matching"
+
+
+class BrokerModule(Module):
+    """Paper trading: accounts, orders, executions, positions."""
+
+    manifest: ClassVar[Manifest] = Manifest(
+        name="broker",
+        summary="trading accounts, orders, executions, positions, margin; the paper venue",
+        tags=("broker",),
+        publishes=(
+            AccountOpened,
+            OrderAccepted,
+            OrderModified,
+            OrderFilled,
+            OrderCanceled,
+            OrderExpired,
+            OrderRejected,
+            ExecutionRecorded,
+        ),
+        consumes=(UserRegistered,),
+        has_websocket=True,
+    )
+
+    def build(self, context: ModuleContext) -> ModuleParts:
+        """Build the broker's parts.
+
+        Raises:
+            ConfigurationError: lists what is wrong with ``BROKER_*``.
+        """
+        settings = load_settings(BrokerSettings, context.environ)
+        database, clock = context.require_database(), context.clock
+        outbox = Outbox(tables.outbox_table, producer=context.name, ids=context.ids, clock=clock)
+        inbox = Inbox(tables.inbox_table)
+        leases = Leases(tables.leases_table, database=database, clock=clock, owner=context.instance)
+        idempotency = Idempotency(tables.idempotency_table, clock=clock)
+        books = Books(
+            repository=BrokerRepository(),
+            ledger=Ledger(tables.ledger),
+            outbox=outbox,
+            ids=context.ids,
+            wake=context.hub.wake,
+        )
+        client = context.peers.client("datafeed")
+        self._clock = clock
+        self._quotes = DatafeedQuotes(bus=context.bus, client=client, clock=clock)
+        instruments = DatafeedInstruments(client=client, clock=clock)
+        policy = _policy_of(settings)
+        accounts = AccountService(
+            database=database,
+            books=books,
+            inbox=inbox,
+            idempotency=idempotency,
+            opening_cash_minor=settings.paper_balance * 100,
+            per_user_max=settings.accounts_per_user_max,
+        )
+        orders = OrderService(
+            database=database,
+            books=books,
+            accounts=accounts,
+            idempotency=idempotency,
+            quotes=self._quotes,
+            instruments=instruments,
+            policy=policy,
+        )
+        self._reports = ReportService(
+            database=database,
+            books=books,
+            accounts=accounts,
+            quotes=self._quotes,
+            instruments=instruments,
+            policy=policy,
+        )
+        self._matching = MatchingService(
+            database=database, books=books, quotes=self._quotes, leases=leases
+        )
+        matching = MatchingLoop(self._matching, self._quotes, clock=clock)
+        equity = EquityFeed(
+            self._reports,
+            self._quotes,
+            prefix=ws_v1.EQUITY_FEED,
+            listened=context.hub.listened,
+            publish=context.hub.publish_here,
+        )
+        cursors = Cursors(
+            load_secret_key(context.settings.secrets_directory, context.environ),
+            purpose="broker.lists",
+        )
+        return ModuleParts(
+            routers={
+                "v1": api_v1.build_router(
+                    accounts=accounts,
+                    orders=orders,
+                    reports=self._reports,
+                    clock=clock,
+                    cursors=cursors,
+                )
+            },
+            channels={
+                "v1": ws_v1.build_channels(accounts=accounts, reports=self._reports, clock=clock)
+            },
+            consumers=build_consumers(accounts, clock=clock),
+            tasks=[
+                BackgroundTask("matching", matching.run, lease=MATCHING_LEASE),
+                BackgroundTask("equity", equity.run),
+            ],
+            commands=[
+                Command(
+                    "verify-broker",
+                    "prove every order, execution, position, reservation and posting",
+                    self._verify,
+                )
+            ],
+            outbox=outbox,
+            inbox=inbox,
+            leases=leases,
+        )
+
+    async def start(self) -> None:
+        """Listen to quotes and make reservations true before the first order comes."""
+        self._quotes.start()
+        await self._matching.reconcile(now=self._clock.now())
+        await self._reports.refresh_all_held()
+
+    async def stop(self) -> None:
+        """Stop listening to quotes."""
+        self._quotes.stop()
+
+    async def _verify(self, _arguments: Sequence[str]) -> int:
+        violations = await self._reports.verify()
+        for violation in violations:
+            sys.stdout.write(f"{violation.id} {violation.subject}: {violation.message}\n")
+        sys.stdout.write(f"broker: {len(violations)} violations\n")
+        return EXIT_CORRUPT_DATA if violations else 0
+
+
+def _policy_of(settings: BrokerSettings) -> Policy:
+    return Policy(
+        leverage_by_kind={
+            "stock": settings.leverage_stock,
+            "forex": settings.leverage_forex,
+            "crypto": settings.leverage_crypto,
+        },
+        commission_ppm_by_kind={
+            "stock": settings.commission_stock_ppm,
+            "forex": settings.commission_forex_ppm,
+            "crypto": settings.commission_crypto_ppm,
+        },
+        slippage_cap_ppm=settings.slippage_cap_ppm,
+    )

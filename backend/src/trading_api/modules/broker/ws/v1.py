@@ -1,0 +1,160 @@
+"""Broker channels v1, all of one account named by ``accountId``.
+
+``orders``, ``positions`` and ``executions`` are views of the account's one gapless event sequence;
+``equity`` shows what the account is worth, newest wins, without an offset.
+"""
+
+from collections.abc import Sequence
+from typing import Annotated, Any, ClassVar
+
+from pydantic import BaseModel, Field
+
+from trading_api.kernel.clock import Clock
+from trading_api.kernel.errors import PermissionDeniedError
+from trading_api.modules.broker.schemas import (
+    ExecutionView,
+    OrderView,
+    PositionView,
+    StateView,
+    fragment,
+    show,
+)
+from trading_api.modules.broker.service import AccountService, ReportService
+from trading_api.modules.broker.service.desk import stream_of
+from trading_api.runtime.http import Access
+from trading_api.runtime.http.wire import RequestModel
+from trading_api.runtime.identity import Principal
+from trading_api.runtime.ws import Channel, EventChannel, PriceChannel, Snapshot, StreamEvent
+
+SNAPSHOT_EXECUTIONS = 200
+"""Newest fills that a subscriber of ``executions`` starts with; older ones come by HTTP."""
+
+EQUITY_FEED = "equity:"
+"""Feeds of ``equity`` begin with this; the account's id follows."""
+
+_ROUTES = {"order": "orders", "execution": "executions", "position": "positions", "cash": "cash"}
+"""Channel by kind of event; cash has none, its events show in the numbers of the others."""
+
+
+class AccountParameters(RequestModel):
+    """Which account to listen to."""
+
+    accountId: Annotated[str, Field(min_length=1, max_length=64)]  # noqa: N815 - the wire's name
+
+
+class _Authorized:
+    """What every channel of an account needs: to know whose it is."""
+
+    params: ClassVar[type[RequestModel]] = AccountParameters
+    access: ClassVar[Access] = Access.scope("broker:read")
+
+    def __init__(self, accounts: AccountService, reports: ReportService, clock: Clock) -> None:
+        self._accounts = accounts
+        self._reports = reports
+        self._clock = clock
+
+    async def authorize(self, principal: Principal | None, params: AccountParameters) -> None:
+        """Refuse an account of somebody else as one that doesn't exist."""
+        await self._accounts.resolve(
+            user_id=_user_of(principal), account_id=params.accountId, now=self._clock.now()
+        )
+
+
+class _AccountChannel(_Authorized, EventChannel[AccountParameters]):
+    def stream(self, principal: Principal, params: AccountParameters) -> str:
+        """Return the account's stream."""
+        return stream_of(params.accountId)
+
+    async def read(self, stream: str, *, after: int, limit: int) -> Sequence[StreamEvent]:
+        """Return the account's events behind an offset, of all channels."""
+        account_id = stream.removeprefix(stream_of(""))
+        events = await self._reports.read_stream(account_id=account_id, after=after, limit=limit)
+        found = []
+        for event in events:
+            kind, view = show(event)
+            found.append(StreamEvent(event.sequence, _ROUTES[kind], fragment(view)))
+        return found
+
+
+class OrdersChannel(_AccountChannel):
+    """Every change of every order; starts with the open ones and those closed this day."""
+
+    route: ClassVar[str] = "orders"
+    update: ClassVar[type[BaseModel]] = OrderView
+
+    async def snapshot(self, principal: Principal, params: AccountParameters) -> Snapshot:
+        """Return the orders as ``GET /orders`` does."""
+        found = await self._reports.list_orders(
+            user_id=principal.user_id, account_id=params.accountId, now=self._clock.now()
+        )
+        views = [OrderView.of(each) for each in found.orders]
+        return Snapshot(fragment(views), found.account.epoch, found.account.event_sequence)
+
+
+class PositionsChannel(_AccountChannel):
+    """Every change of what is held; ``qty`` 0 tells that a position was closed."""
+
+    route: ClassVar[str] = "positions"
+    update: ClassVar[type[BaseModel]] = PositionView
+
+    async def snapshot(self, principal: Principal, params: AccountParameters) -> Snapshot:
+        """Return what is held as ``GET /positions`` does."""
+        found = await self._reports.list_positions(
+            user_id=principal.user_id, account_id=params.accountId, now=self._clock.now()
+        )
+        views = [PositionView.of(each, found.quotes) for each in found.positions]
+        return Snapshot(fragment(views), found.account.epoch, found.account.event_sequence)
+
+
+class ExecutionsChannel(_AccountChannel):
+    """Every fill; starts with the newest ones."""
+
+    route: ClassVar[str] = "executions"
+    update: ClassVar[type[BaseModel]] = ExecutionView
+
+    async def snapshot(self, principal: Principal, params: AccountParameters) -> Snapshot:
+        """Return the newest fills, newest first."""
+        found = await self._reports.list_executions(
+            user_id=principal.user_id,
+            account_id=params.accountId,
+            limit=SNAPSHOT_EXECUTIONS,
+            now=self._clock.now(),
+        )
+        views = [ExecutionView.of(each) for each in found.executions]
+        return Snapshot(fragment(views), found.account.epoch, found.account.event_sequence)
+
+
+class EquityChannel(_Authorized, PriceChannel[AccountParameters]):
+    """What the account is worth, after every change of a price that matters to it."""
+
+    route: ClassVar[str] = "equity"
+    update: ClassVar[type[BaseModel]] = StateView
+
+    def feeds(self, params: AccountParameters) -> Sequence[str]:
+        """Return the account's feed."""
+        return [EQUITY_FEED + params.accountId]
+
+    async def snapshot(
+        self, principal: Principal | None, params: AccountParameters
+    ) -> Sequence[Any]:
+        """Return the present worth."""
+        report = await self._reports.get_state(
+            user_id=_user_of(principal), account_id=params.accountId, now=self._clock.now()
+        )
+        return [fragment(StateView.of(report))]
+
+
+def build_channels(
+    *, accounts: AccountService, reports: ReportService, clock: Clock
+) -> Sequence[Channel[Any]]:
+    """Declare the channels of v1."""
+    return [
+        channel(accounts, reports, clock)
+        for channel in (OrdersChannel, PositionsChannel, ExecutionsChannel, EquityChannel)
+    ]
+
+
+def _user_of(principal: Principal | None) -> str:
+    if principal is None or not principal.user_id:
+        raise PermissionDeniedError("a trading account belongs to a user; act for one")
+    return principal.user_id

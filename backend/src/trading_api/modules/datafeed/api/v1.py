@@ -1,11 +1,13 @@
 """Native routes of version 1, and what other modules ask."""
 
+from functools import lru_cache
 from typing import Annotated, Any
 
 import orjson
 from fastapi import Path, Query
 from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
+from starlette.datastructures import QueryParams
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -237,11 +239,17 @@ def parse_query(model: type[Any], request: Request) -> Any:
         RequestValidationError: a parameter breaks a rule.
     """
     try:
-        return model.model_validate(dict(request.query_params))
+        return _parse_query(model, request.scope["query_string"])
     except ValidationError as error:
         raise RequestValidationError(
             [{**each, "loc": ("query", *each["loc"])} for each in error.errors()]
         ) from None
+
+
+@lru_cache(maxsize=4096)
+def _parse_query(model: Any, query_string: bytes) -> Any:
+    # Many clients look at the same window, and a frozen model may be shared.
+    return model.model_validate(dict(QueryParams(query_string)))
 
 
 def _split(symbols: str) -> list[str]:

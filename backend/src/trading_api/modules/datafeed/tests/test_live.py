@@ -1,5 +1,6 @@
 """The live feed: prices for the modules, frames for who listens, bars that history confirms."""
 
+import asyncio
 from datetime import timedelta
 from typing import Any
 
@@ -7,7 +8,7 @@ import orjson
 import pytest
 from pydantic import ValidationError
 
-from trading_api.contracts.datafeed import Quote, price_channel
+from trading_api.contracts.datafeed import PRICE_PATTERN, Quote, price_channel
 from trading_api.modules.datafeed import schemas
 from trading_api.modules.datafeed.errors import (
     InstrumentNotFoundError,
@@ -17,6 +18,7 @@ from trading_api.modules.datafeed.service import DatafeedService
 from trading_api.modules.datafeed.tests.conftest import NOW
 from trading_api.modules.datafeed.ws.live import Broadcaster, PriceFeed
 from trading_api.modules.datafeed.ws.v1 import BarsChannel, QuotesChannel
+from trading_api.runtime.bus import Bus
 from trading_api.runtime.http import Access
 from trading_api.testkit.clocks import FixedClock
 
@@ -165,3 +167,17 @@ async def test_channels_check_symbols_and_name_canonical_feeds(
         await bars.authorize(None, schemas.BarsParams(symbol="HIST:IBM", resolution="1"))
     with pytest.raises(ValidationError):
         schemas.BarsParams(symbol="A\0", resolution="1")
+
+
+async def test_prices_reach_the_other_modules_over_the_bus(
+    service: DatafeedService, market_clock: FixedClock, bus: Bus
+) -> None:
+    arrived: asyncio.Queue[tuple[str, bytes]] = asyncio.Queue()
+    bus.subscribe(PRICE_PATTERN, lambda *message: arrived.put_nowait(message))
+    await bus.settle()
+    await PriceFeed(service=service, bus=bus, clock=market_clock).publish()
+    async with asyncio.timeout(10):
+        received = [await arrived.get() for _ in range(6)]
+    quotes = [Quote.decode(payload) for _, payload in received]
+    assert [channel for channel, _ in received] == [price_channel(q.instrument) for q in quotes]
+    assert quotes == await service.tradable_quotes(now=market_clock.now())

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 
 from trading_api.kernel.ids import UuidV7Ids
 from trading_api.runtime import context
@@ -12,6 +13,15 @@ from trading_api.runtime.settings import PlatformSettings, load_settings
 from trading_api.testkit.clocks import FixedClock
 
 MODULES = ("auth", "broker", "datafeed", "gateway", "wallet")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _plain_logs() -> None:
+    # structlog's default prints every local variable of a traceback, which takes seconds.
+    renderer = structlog.dev.ConsoleRenderer(
+        colors=False, exception_formatter=structlog.dev.plain_traceback
+    )
+    structlog.configure(processors=[structlog.processors.add_log_level, renderer])
 
 
 @pytest.fixture(autouse=True)

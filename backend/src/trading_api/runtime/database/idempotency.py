@@ -12,10 +12,10 @@ from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import DBAPIError
 
 from trading_api.kernel.clock import Clock, to_us
 from trading_api.kernel.errors import (
-    DatabaseBusyError,
     FieldError,
     IdempotencyKeyReusedError,
     RequestInProgressError,
@@ -24,6 +24,9 @@ from trading_api.runtime.database.schema import Id, Instant
 from trading_api.runtime.database.transactions import Transaction
 
 RETENTION = timedelta(days=7)
+
+_LOCK_NOT_AVAILABLE = "55P03"
+"""PostgreSQL's word for a row that its first writer still holds after ``lock_timeout``."""
 
 
 def table(metadata: sa.MetaData) -> sa.Table:
@@ -76,8 +79,11 @@ class Idempotency:
         try:
             if await self._insert(transaction, user_id, operation, key, canonical):
                 return None
-        except DatabaseBusyError as error:
-            raise _in_progress() from error
+        except DBAPIError as error:
+            # The database's errors get their platform names only where the transaction ends.
+            if getattr(error.orig, "sqlstate", None) == _LOCK_NOT_AVAILABLE:
+                raise _in_progress() from error
+            raise
         row = await transaction.first(
             sa.select(self._table.c.body, self._table.c.result).where(
                 self._table.c.user_id == user_id,

@@ -1,7 +1,34 @@
+"""Transactions, groups, idempotency and the tables of facts, on both databases."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
 import pytest
 import sqlalchemy as sa
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
-from trading_api.runtime.database import Database, module_metadata
+from trading_api.kernel.clock import SystemClock
+from trading_api.kernel.errors import (
+    ConflictError,
+    DatabaseUnavailableError,
+    IdempotencyKeyReusedError,
+    RequestInProgressError,
+    UnavailableError,
+)
+from trading_api.runtime.database import (
+    Database,
+    Idempotency,
+    Inbox,
+    Transaction,
+    idempotency,
+    inbox,
+    module_metadata,
+)
+from trading_api.testkit.clocks import FixedClock
 
 METADATA = module_metadata("shop")
 ITEMS = sa.Table(
@@ -12,18 +39,332 @@ ITEMS = sa.Table(
         "stock", sa.BigInteger, sa.CheckConstraint("stock >= 0", name="stock"), nullable=False
     ),
 )
+IDEMPOTENCY = idempotency.table(METADATA)
+INBOX = inbox.table(METADATA)
 
 
 @pytest.fixture
-async def database(database_url: str):
+async def database(database_url: str) -> AsyncIterator[Database]:
     made = Database(database_url, schema="shop")
     await made.create_all(METADATA)
+    async with made.transaction() as transaction:
+        await transaction.execute(ITEMS.insert(), {"id": 1, "stock": 0})
     yield made
     await made.close()
 
 
-async def test_x(database: Database) -> None:
-    async with database.transaction() as t:
-        await t.execute(ITEMS.insert(), {"id": 1, "stock": 2})
-    async with database.snapshot() as t:
-        assert await t.scalar(sa.select(ITEMS.c.stock)) == 2
+async def read_stock(database: Database, item: int = 1) -> int:
+    async with database.snapshot() as snapshot:
+        stock: int = await snapshot.scalar(sa.select(ITEMS.c.stock).where(ITEMS.c.id == item))
+    return stock
+
+
+async def increase(transaction: Transaction) -> int:
+    stock: int = await transaction.scalar(
+        sa.select(ITEMS.c.stock).where(ITEMS.c.id == 1).with_for_update()
+    )
+    await transaction.execute(ITEMS.update().where(ITEMS.c.id == 1).values(stock=stock + 1))
+    return stock + 1
+
+
+async def test_transaction_when_it_raises_then_nothing_stays_and_no_callback_runs(
+    database: Database,
+) -> None:
+    called: list[str] = []
+    with pytest.raises(ConflictError):
+        async with database.transaction() as transaction:
+            transaction.after_commit(lambda: called.append("rolled back"))
+            await increase(transaction)
+            raise ConflictError("planted")
+    assert (await read_stock(database), called) == (0, [])
+    async with database.transaction() as transaction:
+        transaction.after_commit(lambda: called.append("committed"))
+        await increase(transaction)
+        assert called == []
+    assert (await read_stock(database), called) == (1, ["committed"])
+
+
+async def test_transaction_when_many_read_then_write_then_no_update_is_lost(
+    database: Database,
+) -> None:
+    async def once() -> None:
+        async with database.transaction() as transaction:
+            await increase(transaction)
+
+    await asyncio.gather(*(once() for _ in range(10)))
+    assert await read_stock(database) == 10
+
+
+async def test_transaction_when_cancelled_at_any_point_then_no_lock_stays(
+    database: Database,
+) -> None:
+    async def work() -> None:
+        async with database.transaction() as transaction:
+            await increase(transaction)
+
+    for turns in range(0, 60, 3):
+        task = asyncio.ensure_future(work())
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        before = await read_stock(database)
+        await asyncio.wait_for(work(), 2)
+        assert await read_stock(database) == before + 1
+
+
+async def test_snapshot_when_others_write_meanwhile_then_it_sees_one_state(
+    database: Database,
+) -> None:
+    async with database.snapshot() as snapshot:
+        first = await snapshot.scalar(sa.select(ITEMS.c.stock))
+        async with database.transaction() as transaction:
+            await increase(transaction)
+        assert await snapshot.scalar(sa.select(ITEMS.c.stock)) == first == 0
+    assert await read_stock(database) == 1
+
+
+async def test_group_when_one_command_is_refused_then_its_neighbours_commit(
+    database: Database,
+) -> None:
+    async def refuse(transaction: Transaction) -> int:
+        await increase(transaction)
+        raise ConflictError("planted")
+
+    outcomes = await asyncio.gather(
+        database.group(increase),
+        database.group(refuse),
+        database.group(increase),
+        return_exceptions=True,
+    )
+    assert [type(each) for each in outcomes] == [int, ConflictError, int]
+    assert await read_stock(database) == 2
+
+
+async def test_group_when_a_statement_breaks_then_only_its_own_command_fails(
+    database: Database,
+) -> None:
+    async def break_constraint(transaction: Transaction) -> None:
+        await transaction.execute(ITEMS.update().values(stock=-1))
+
+    outcomes = await asyncio.gather(
+        database.group(increase),
+        database.group(break_constraint),
+        database.group(increase),
+        return_exceptions=True,
+    )
+    assert [type(each) for each in outcomes] == [int, sa.exc.IntegrityError, int]
+    assert await read_stock(database) == 2
+
+
+async def test_group_when_it_returns_then_all_is_committed_and_callbacks_ran(
+    database: Database,
+) -> None:
+    called: list[int] = []
+
+    async def command(transaction: Transaction) -> None:
+        stock = await increase(transaction)
+        transaction.after_commit(lambda: called.append(stock))
+
+    async def check() -> None:
+        await database.group(command)
+        assert await read_stock(database) >= len(called) > 0
+
+    await asyncio.gather(*(check() for _ in range(20)))
+    assert sorted(called) == list(range(1, 21))
+
+
+async def test_group_when_the_caller_is_cancelled_then_the_others_still_get_their_answers(
+    database: Database,
+) -> None:
+    waiting = [asyncio.ensure_future(database.group(increase)) for _ in range(5)]
+    await asyncio.sleep(0)
+    waiting[0].cancel()
+    outcomes = await asyncio.gather(*waiting, return_exceptions=True)
+    assert isinstance(outcomes[0], asyncio.CancelledError)
+    assert [type(each) for each in outcomes[1:]] == [int] * 4
+
+
+async def test_database_when_nobody_is_there_then_unavailable() -> None:
+    database = Database("postgresql+asyncpg://x@127.0.0.1:1/x", schema="shop")
+    with pytest.raises(DatabaseUnavailableError):
+        await database.ping()
+    await database.close()
+
+
+class Shop:
+    """A use case that must happen once per key."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._idempotency = Idempotency(IDEMPOTENCY, clock=SystemClock())
+
+    async def buy(
+        self, key: str | None, *, amount: str = "1", user: str = "u", fails: bool = False
+    ) -> int:
+        names: Any = {"user_id": user, "operation": "POST /buy", "key": key}
+        async with self._database.transaction() as transaction:
+            kept = await self._idempotency.begin(transaction, **names, body={"amount": amount})
+            if kept is not None:
+                return int(kept["stock"])
+            stock = await increase(transaction)
+            if fails:
+                raise ConflictError("planted")
+            await self._idempotency.finish(transaction, **names, result={"stock": stock})
+            return stock
+
+
+async def test_idempotency_when_repeated_then_the_first_result_and_one_effect(
+    database: Database,
+) -> None:
+    shop = Shop(database)
+    assert await shop.buy("k") == 1
+    assert await shop.buy("k") == 1
+    assert await shop.buy("k", user="other") == 2
+    assert await shop.buy(None) == 3
+    with pytest.raises(IdempotencyKeyReusedError) as reused:
+        await shop.buy("k", amount="2")
+    assert [field.field for field in reused.value.errors] == ["amount"]
+    assert await read_stock(database) == 3
+
+
+async def test_idempotency_when_the_first_was_refused_then_the_key_is_free(
+    database: Database,
+) -> None:
+    shop = Shop(database)
+    with pytest.raises(ConflictError):
+        await shop.buy("k", fails=True)
+    assert await shop.buy("k", amount="2") == 1
+
+
+async def test_idempotency_when_rivals_come_at_once_then_one_effect(database: Database) -> None:
+    shop = Shop(database)
+    results = await asyncio.gather(*(shop.buy("k") for _ in range(8)))
+    assert results == [1] * 8
+    assert await read_stock(database) == 1
+
+
+@pytest.mark.postgresql
+async def test_idempotency_when_the_first_hangs_then_the_rival_is_told_in_two_seconds(
+    postgresql_url: str,
+) -> None:
+    database = Database(postgresql_url, schema="shop")
+    await database.create_all(METADATA)
+    keys = Idempotency(IDEMPOTENCY, clock=SystemClock())
+    names = {"user_id": "u", "operation": "o", "key": "k"}
+    async with database.transaction() as first:
+        assert await keys.begin(first, **names, body={}) is None
+        began = asyncio.get_running_loop().time()
+        with pytest.raises(RequestInProgressError):
+            async with database.transaction() as rival:
+                await keys.begin(rival, **names, body={})
+        assert 1.5 < asyncio.get_running_loop().time() - began < 3.5
+        await keys.finish(first, **names, result={})
+    await database.close()
+
+
+async def test_idempotency_when_old_then_removed(database: Database, clock: FixedClock) -> None:
+    keys = Idempotency(IDEMPOTENCY, clock=clock)
+    async with database.transaction() as transaction:
+        await keys.begin(transaction, user_id="u", operation="o", key="k", body={})
+    clock.advance(10)
+    async with database.transaction() as transaction:
+        early = await keys.remove_older_than(
+            transaction, instant=clock.now() - timedelta(seconds=11)
+        )
+        late = await keys.remove_older_than(transaction, instant=clock.now())
+    assert (early, late) == (0, 1)
+
+
+async def test_inbox_when_claimed_again_then_false_and_a_rollback_frees_it(
+    database: Database,
+) -> None:
+    box = Inbox(INBOX)
+    with pytest.raises(ConflictError):
+        async with database.transaction() as transaction:
+            assert await box.claim(transaction, consumer="a", event_id="evt_1")
+            raise ConflictError("planted")
+    async with database.transaction() as transaction:
+        assert await box.claim(transaction, consumer="a", event_id="evt_1")
+        assert not await box.claim(transaction, consumer="a", event_id="evt_1")
+        assert await box.claim(transaction, consumer="b", event_id="evt_1")
+    async with database.transaction() as transaction:
+        assert not await box.claim(transaction, consumer="a", event_id="evt_1")
+
+
+async def test_cursor_when_told_less_then_it_stays_and_each_producer_has_its_own(
+    database: Database,
+) -> None:
+    box = Inbox(INBOX)
+    async with database.transaction() as transaction:
+        for sequence in (3, 7, 5):
+            await box.advance(transaction, producer="a", sequence=sequence)
+        assert await box.get_last_sequence(transaction, producer="a") == 7
+        assert await box.get_last_sequence(transaction, producer="b") == 0
+        await box.rewind(transaction, producer="a")
+        assert await box.get_last_sequence(transaction, producer="a") == 0
+
+
+@settings(
+    max_examples=12,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(deliveries=st.lists(st.integers(1, 6), max_size=20))
+def test_inbox_when_any_multiset_is_delivered_in_any_order_then_each_has_one_effect(
+    deliveries: list[int], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    async def play(folder: Path) -> int:
+        database = Database(f"sqlite+aiosqlite:///{folder}/shop.db", schema="shop")
+        await database.create_all(METADATA)
+        async with database.transaction() as transaction:
+            await transaction.execute(ITEMS.insert(), {"id": 1, "stock": 0})
+        box = Inbox(INBOX)
+        for number in deliveries:
+            async with database.transaction() as transaction:
+                if await box.claim(transaction, consumer="c", event_id=f"evt_{number}"):
+                    await increase(transaction)
+        stock = await read_stock(database)
+        await database.close()
+        return stock
+
+    assert asyncio.run(play(tmp_path_factory.mktemp("inbox"))) == len(set(deliveries))
+
+
+@pytest.mark.postgresql
+async def test_run_when_two_transactions_deadlock_then_both_succeed(postgresql_url: str) -> None:
+    database = Database(postgresql_url, schema="shop")
+    await database.create_all(METADATA)
+    async with database.transaction() as transaction:
+        await transaction.execute(ITEMS.insert(), [{"id": 1, "stock": 0}, {"id": 2, "stock": 0}])
+    met = asyncio.Barrier(2)
+    attempts: list[int] = []
+
+    async def cross(first: int, second: int, transaction: Transaction) -> None:
+        attempts.append(first)
+        for item in (first, second):
+            await transaction.execute(
+                ITEMS.update().where(ITEMS.c.id == item).values(stock=ITEMS.c.stock + 1)
+            )
+            if len(attempts) <= 2 and item == first:
+                await met.wait()
+
+    await asyncio.gather(
+        database.run(lambda transaction: cross(1, 2, transaction)),
+        database.run(lambda transaction: cross(2, 1, transaction)),
+    )
+    assert len(attempts) > 2
+    assert (await read_stock(database, 1), await read_stock(database, 2)) == (2, 2)
+    await database.close()
+
+
+@pytest.mark.postgresql
+async def test_transaction_when_every_connection_is_in_use_then_unavailable_soon(
+    postgresql_url: str,
+) -> None:
+    database = Database(postgresql_url, schema="shop", pool_size=1, pool_overflow=0)
+    async with database.transaction():
+        with pytest.raises(UnavailableError):
+            await asyncio.wait_for(database.ping(), 2)
+    await database.ping()
+    await database.close()

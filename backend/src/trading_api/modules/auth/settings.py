@@ -37,7 +37,10 @@ class AuthSettings(OwnedSettings):
     )
     password_length_min: int | None = Field(None, ge=8, le=128, description="15, in development 8")
     password_parallel: int = Field(
-        max(1, _CORES // 2), ge=1, le=64, description="passwords hashed at a time; 19 MiB each"
+        default_factory=lambda: max(1, _CORES // 2),
+        ge=1,
+        le=64,
+        description="passwords hashed at a time, half of the cores; 19 MiB each",
     )
     password_queue_max: int = Field(
         64, ge=1, le=10_000, description="sign-ins that may wait for it; more get 503"

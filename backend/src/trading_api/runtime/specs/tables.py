@@ -44,7 +44,8 @@ def settings_table(classes: Iterable[type[OwnedSettings]]) -> str:
         prefix = str(cls.model_config.get("env_prefix") or "").upper()
         for name, field in cls.model_fields.items():
             lines.append(
-                f"| `{prefix}{name.upper()}` | {_kind(field.annotation)} | {_default(field)} "
+                f"| `{_environment_name(prefix, name, field)}` | {_kind(field.annotation)} "
+                f"| {_default(field)} "
                 f"| {_cell(field.description or '')} |"
             )
     return "\n".join(lines)
@@ -108,6 +109,11 @@ def _types(events: Sequence[type[Event]]) -> str:
     return ", ".join(f"`{event.TYPE}`" for event in events) or "none"
 
 
+def _environment_name(prefix: str, name: str, field: FieldInfo) -> str:
+    alias = field.validation_alias
+    return alias.upper() if isinstance(alias, str) else f"{prefix}{name.upper()}"
+
+
 def _kind(annotation: Any) -> str:
     origin = get_origin(annotation)
     if origin is Literal:
@@ -125,7 +131,7 @@ def _default(field: FieldInfo) -> str:
     if default is PydanticUndefined and field.default_factory is None:
         return "required"
     if default is PydanticUndefined:
-        return "made at start"
+        return "by the host"
     if isinstance(default, SecretStr):
         return "none"
     if default is None or default == "":

@@ -80,7 +80,7 @@ class NginxLimits(_Section):
     request_burst: int = Field(40, ge=0, le=1_000_000)
     login_requests_per_minute: int = Field(5, ge=1, le=1_000_000, description="per client address")
     login_burst: int = Field(5, ge=0, le=1_000_000)
-    connections_per_client: int = Field(50, ge=1, le=1_000_000)
+    connections_per_client: int = Field(50, ge=1, le=65_535)  # nginx counts in 16 bits
 
 
 class NginxTls(_Section):

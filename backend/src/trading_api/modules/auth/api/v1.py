@@ -10,7 +10,12 @@ from starlette.responses import JSONResponse, Response
 
 from trading_api.contracts.auth import REVOCATIONS_PATH, RevocationNotice
 from trading_api.kernel.clock import Clock
-from trading_api.kernel.errors import FieldError, MalformedRequestError, UnauthenticatedError
+from trading_api.kernel.errors import (
+    CrossSiteRequestError,
+    FieldError,
+    MalformedRequestError,
+    UnauthenticatedError,
+)
 from trading_api.modules.auth import errors
 from trading_api.modules.auth.api.cookies import Cookies, address_of, is_browser
 from trading_api.modules.auth.schemas import (
@@ -56,6 +61,7 @@ _LOGIN_BODY: dict[str, Any] = {
     }
 }
 _REFRESH_ERRORS = (
+    CrossSiteRequestError,
     errors.RefreshTokenInvalidError,
     errors.RefreshTokenExpiredError,
     errors.RefreshTokenReusedError,
@@ -125,6 +131,7 @@ def _add_sign_in(
         status_code=201,
         response_model=UserView,
         errors=[
+            CrossSiteRequestError,
             errors.EmailTakenError,
             errors.EmailInvalidError,
             errors.PasswordRefusedError,
@@ -151,6 +158,7 @@ def _add_sign_in(
         description="Takes JSON, or the form of OAuth2's password grant.",
         response_model=TokenView,
         errors=[
+            CrossSiteRequestError,
             errors.CredentialsInvalidError,
             errors.UserDisabledError,
             errors.LoginThrottledError,
@@ -204,6 +212,7 @@ def _add_sign_in(
         access=Access.public(),
         summary="End this sign-in",
         response_model=DoneView,
+        errors=[CrossSiteRequestError],
         dependencies=_PRIVATE,
     )
     async def log_out(

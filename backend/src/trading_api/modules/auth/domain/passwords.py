@@ -13,7 +13,8 @@ LENGTH_MAX = 128
 
 _SEQUENCES = (
     "abcdefghijklmnopqrstuvwxyz",
-    "01234567890",
+    "0123456789",
+    "1234567890",
     "qwertyuiopasdfghjklzxcvbnm",
     "qwertzuiopasdfghjklyxcvbnm",
     "1qaz2wsx3edc4rfv5tgb6yhn7ujm8ik,9ol.0p;/",

@@ -1,0 +1,228 @@
+"""Any history of refreshes, on real SQL, against a model of ten lines.
+
+The model knows a family as a list of tokens; the last is the leaf. Whatever the caller does, at
+most one token is good, the immediate parent gets the same child within the grace, and any other
+reuse ends the family once.
+"""
+
+import asyncio
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from trading_api.kernel.errors import UnauthenticatedError
+from trading_api.kernel.ids import UuidV7Ids
+from trading_api.modules.auth import tables
+from trading_api.modules.auth.errors import (
+    RefreshTokenExpiredError,
+    RefreshTokenInvalidError,
+    RefreshTokenReusedError,
+    SessionEndedError,
+)
+from trading_api.modules.auth.repository import AuthRepository
+from trading_api.modules.auth.service import AuthService
+from trading_api.modules.auth.tests.builders import (
+    PASSWORD,
+    Announcements,
+    PlainHasher,
+    PlainSigner,
+    a_device,
+    a_policy,
+    an_email,
+)
+from trading_api.runtime.database import Database, Outbox
+from trading_api.testkit.clocks import FixedClock
+
+GRACE_SECONDS, IDLE_SECONDS, END_SECONDS = 10, 7 * 86400, 30 * 86400
+
+
+@dataclass
+class Family:
+    session_id: str
+    device: str
+    opened_at: float
+    tokens: list[str] = field(default_factory=list)
+    used_at: float = 0
+    is_ended: bool = False
+
+    def expected(self, position: int, device: str, now: float) -> type[Exception] | str:
+        """Return the error, or which child comes: "new" or "same"."""
+        is_leaf = position == len(self.tokens) - 1
+        if self.is_ended:
+            return SessionEndedError
+        if now >= min(self.used_at + IDLE_SECONDS, self.opened_at + END_SECONDS):
+            return RefreshTokenExpiredError
+        if is_leaf:
+            return "new" if device == self.device else RefreshTokenInvalidError
+        is_parent = position == len(self.tokens) - 2
+        if is_parent and device == self.device and now - self.used_at <= GRACE_SECONDS:
+            return "same"
+        return RefreshTokenReusedError
+
+
+class RefreshMachine(RuleBasedStateMachine):
+    def __init__(self) -> None:
+        super().__init__()
+        self.loop = asyncio.new_event_loop()
+        self.folder = tempfile.TemporaryDirectory()
+        self.clock = FixedClock()
+        self.announcements = Announcements()
+        self.families: list[Family] = []
+        self.reuses = 0
+        self.seed = 0
+        self.database = Database(
+            f"sqlite+aiosqlite:///{Path(self.folder.name)}/auth.db", schema="auth"
+        )
+        ids = UuidV7Ids()
+        self.service = AuthService(
+            database=self.database,
+            repository=AuthRepository(),
+            outbox=Outbox(tables.outbox_table, producer="auth", ids=ids, clock=self.clock),
+            ids=ids,
+            hasher=PlainHasher(),
+            signer=PlainSigner(),
+            announcer=self.announcements,
+            policy=a_policy(),
+            random_bytes=self.random_bytes,
+        )
+
+    def run(self, work: Any) -> Any:
+        return self.loop.run_until_complete(work)
+
+    def random_bytes(self, count: int) -> bytes:
+        self.seed += 1
+        return self.seed.to_bytes(count, "big")
+
+    def now(self) -> float:
+        return self.clock.now().timestamp()
+
+    @initialize()
+    def begin(self) -> None:
+        self.run(self.database.create_all(tables.metadata))
+        self.user = self.run(
+            self.service.register(
+                email=an_email(),
+                password=PASSWORD,
+                full_name="",
+                address="",
+                now=self.clock.now(),
+            )
+        )
+        self.log_in("laptop")
+
+    @rule(device=st.sampled_from(["laptop", "phone"]))
+    def log_in(self, device: str) -> None:
+        if len(self.families) >= 3:
+            return
+        found = self.run(
+            self.service.log_in(
+                email="ann@example.com",
+                password=PASSWORD,
+                device=a_device(device),
+                now=self.clock.now(),
+            )
+        )
+        family = Family(found.session.id, device, self.now(), [found.refresh_token], self.now())
+        self.families.append(family)
+
+    @rule(
+        family=st.integers(0, 2),
+        back=st.sampled_from([0, 0, 0, 1, 1, 2, 5]),
+        is_thief=st.sampled_from([False, False, False, True]),
+        times=st.integers(1, 3),
+    )
+    def refresh(self, family: int, back: int, is_thief: bool, times: int) -> None:
+        chosen = self.families[family % len(self.families)]
+        position = max(0, len(chosen.tokens) - 1 - back)
+        device = "thief" if is_thief else chosen.device
+        expected = chosen.expected(position, device, self.now())
+        outcomes = self.run(
+            self.together(
+                *(
+                    self.service.refresh(
+                        refresh_token=chosen.tokens[position],
+                        device=a_device(device),
+                        now=self.clock.now(),
+                    )
+                    for _ in range(times)
+                )
+            )
+        )
+        if isinstance(expected, str):
+            children = {each.refresh_token for each in outcomes}
+            assert len(children) == 1, "one parent, one child, however many ask at once"
+            [child] = children
+            if expected == "new":
+                assert child not in chosen.tokens
+                chosen.tokens.append(child)
+                chosen.used_at = self.now()
+            else:
+                assert child == chosen.tokens[-1]
+            return
+        assert all(isinstance(each, UnauthenticatedError) for each in outcomes)
+        assert type(outcomes[0]) is expected
+        if expected is RefreshTokenReusedError:
+            assert {type(each) for each in outcomes[1:]} <= {SessionEndedError}
+            chosen.is_ended = True
+            self.reuses += 1
+
+    @rule(seconds=st.sampled_from([1, 9, 10, 11, 3600, 6 * 86400, 7 * 86400]))
+    def wait(self, seconds: int) -> None:
+        self.clock.advance(seconds)
+
+    @rule(family=st.integers(0, 2), back=st.integers(0, 2))
+    def log_out(self, family: int, back: int) -> None:
+        chosen = self.families[family % len(self.families)]
+        position = max(0, len(chosen.tokens) - 1 - back)
+        self.run(
+            self.service.log_out(
+                user_id=None,
+                session_id=None,
+                refresh_token=chosen.tokens[position],
+                address="",
+                now=self.clock.now(),
+            )
+        )
+        chosen.is_ended = True
+
+    @invariant()
+    def each_family_has_its_one_leaf_and_each_end_was_told_once(self) -> None:
+        if not self.families:
+            return
+        stored = {row.id: row for row in self.run(self.rows(tables.sessions))}
+        spent = self.run(self.rows(tables.spent_refresh_tokens))
+        assert stored.keys() == {each.session_id for each in self.families}
+        for each in self.families:
+            row = stored[each.session_id]
+            assert (row.revoked_at_us is not None) == each.is_ended
+            of_family = [one for one in spent if one.session_id == each.session_id]
+            assert len(of_family) == len(each.tokens) - 1
+            assert row.leaf_hash not in {one.token_hash for one in of_family}
+        ended = [each.session_id for each in self.families if each.is_ended]
+        assert sorted(self.announcements.ended) == sorted(ended)
+        audited = [row.action for row in self.run(self.rows(tables.audit))]
+        assert audited.count("refresh_reuse") == self.reuses
+
+    def teardown(self) -> None:
+        self.run(self.database.close())
+        self.loop.close()
+        self.folder.cleanup()
+
+    async def together(self, *calls: Any) -> list[Any]:
+        return await asyncio.gather(*calls, return_exceptions=True)
+
+    async def rows(self, table: sa.Table) -> Any:
+        async with self.database.snapshot() as transaction:
+            return await transaction.all(sa.select(table))
+
+
+TestRefresh = RefreshMachine.TestCase
+TestRefresh.settings = hypothesis_settings(
+    max_examples=12, stateful_step_count=25, deadline=None, print_blob=True
+)

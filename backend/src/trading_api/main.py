@@ -4,13 +4,13 @@ import os
 
 from trading_api.app import create_app
 from trading_api.runtime.logs import configure_logs
-from trading_api.runtime.registry import discover, select
+from trading_api.runtime.registry import load
 from trading_api.runtime.settings import PlatformSettings, load_settings
 
 settings = load_settings(PlatformSettings)
 configure_logs(settings, process=os.environ.get("PROCESS_NAME", "process"))
 app = create_app(
-    select(discover(), settings.enabled_modules),
+    load(settings.enabled_modules),
     settings=settings,
     process_name=os.environ.get("PROCESS_NAME", "process"),
 )

@@ -35,7 +35,7 @@ def discover(
         try:
             module = load()
         except Exception as error:  # noqa: BLE001 - a module's code may fail in any way
-            mistakes.append(f"module {origin} can't be imported: {type(error).__name__}: {error}")
+            mistakes.append(_cannot_import(origin, error))
             continue
         name = module.manifest.name
         if name in found:
@@ -74,6 +74,36 @@ def select(modules: Mapping[str, type[Module]], names: str) -> dict[str, type[Mo
     if mistakes:
         raise RegistryError(mistakes)
     return {name: modules[name] for name in wanted}
+
+
+def load(names: str) -> dict[str, type[Module]]:
+    """Import and return only the modules that ``ENABLED_MODULES`` names.
+
+    A process that serves one module doesn't pay for the imports of the others. A name that isn't
+    a built-in package's is looked for among all modules.
+
+    Raises:
+        RegistryError: as ``discover`` and ``select``.
+    """
+    wanted = [each.strip() for each in names.split(",") if each.strip()]
+    loaders = dict(_built_in(BUILT_IN_PACKAGE))
+    found: dict[str, type[Module]] = {}
+    for name in wanted:
+        loader = loaders.get(name.replace("-", "_"))
+        if loader is None:
+            return select(discover(), names)
+        try:
+            module = loader()
+        except Exception as error:
+            raise RegistryError([_cannot_import(name, error)]) from error
+        if module.manifest.name != name or name in found:
+            return select(discover(), names)
+        found[name] = module
+    return found or select(discover(), names)
+
+
+def _cannot_import(origin: str, error: Exception) -> str:
+    return f"module {origin} can't be imported: {type(error).__name__}: {error}"
 
 
 class _Loader:

@@ -1,7 +1,7 @@
 """Native routes of version 1, and what other modules ask."""
 
 from functools import lru_cache
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import orjson
 from fastapi import Path, Query
@@ -239,7 +239,7 @@ def parse_query(model: type[Any], request: Request) -> Any:
         RequestValidationError: a parameter breaks a rule.
     """
     try:
-        return _parse_query(model, request.scope["query_string"])
+        return _parse_query(cast("Any", model), request.scope["query_string"])
     except ValidationError as error:
         raise RequestValidationError(
             [{**each, "loc": ("query", *each["loc"])} for each in error.errors()]

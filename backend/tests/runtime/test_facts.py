@@ -133,6 +133,21 @@ async def test_facts_when_the_bus_is_killed_again_and_again_then_none_is_lost_or
     await bus.stop()
 
 
+async def test_facts_when_the_bus_dies_for_good_then_they_go_on_over_http_within_seconds(
+    bus_server: BusServer, producer_database: Database, consumer_database: Database, host: Host
+) -> None:
+    bus = await started_bus(bus_server)
+    publisher = Publisher(producer_database, bus)
+    subscriber = Subscriber(consumer_database, bus, host.peers)
+    async with relaying(publisher), consuming(subscriber):
+        await publisher.add(range(5))
+        await until_cursor(subscriber, 5)
+        bus_server.kill()
+        await publisher.add(range(5, 10))
+        ensure_once_in_order(await until_effects(subscriber, 10, within_seconds=4), range(10))
+    await bus.stop()
+
+
 async def test_facts_when_there_is_no_bus_at_all_then_they_come_over_http(
     producer_database: Database, consumer_database: Database, host: Host
 ) -> None:

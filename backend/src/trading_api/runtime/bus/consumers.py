@@ -73,7 +73,8 @@ DEAD_LETTERS_LENGTH = 10_000
 class Consumers:
     """Runs one module's handlers; ``run`` is the background task, under the module's lease.
 
-    The lease makes one instance the reader, which is what keeps the order per key.
+    The lease makes one instance the reader, which is what keeps the order per key. Should two
+    overlap for a moment, the inbox still lets each fact have one effect.
 
     Args:
         module: the consuming module, whose name is the group's.
@@ -221,6 +222,9 @@ class Consumers:
                 self._is_reading = False
                 if link is not None:
                     link.abort()
+            # From now on facts come from the producers, which must not wait for their next turn.
+            for intake in intakes.values():
+                intake.ask()
             await asyncio.sleep(backoff_seconds)
             backoff_seconds = min(backoff_seconds * 2, 5.0)
 

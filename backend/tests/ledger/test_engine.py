@@ -1,7 +1,9 @@
 """The engine on each database: effects, repeats, refusals, guards, races for the last cent."""
 
 import asyncio
+from collections.abc import Awaitable, Iterable
 from datetime import timedelta
+from typing import TypeVar
 
 import pytest
 from sqlalchemy import select, text, update
@@ -49,6 +51,8 @@ from trading_api.testkit.ledgers import (
     usd,
 )
 
+T = TypeVar("T")
+
 
 async def post(database: Database, ledger: Ledger, entry: Entry):
     async with database.transaction() as transaction:
@@ -61,11 +65,11 @@ async def balance(database: Database, ledger: Ledger, account=ALICE) -> tuple[in
     return found.total.minor, found.held.minor, found.available.minor
 
 
-async def all_of(work) -> list[object]:
+async def all_of(work: Iterable[Awaitable[T]]) -> list[T]:
     """Run coroutines ten at a time: as many as the pool has connections, so that rows contend."""
     places = asyncio.Semaphore(10)
 
-    async def in_place(each):
+    async def in_place(each: Awaitable[T]) -> T:
         async with places:
             return await each
 

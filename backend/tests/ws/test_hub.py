@@ -333,8 +333,11 @@ class ListSink:
     def send(self, frame: Frame) -> None:
         self.frames.append(frame)
 
-    def offer(self, batch: Batch) -> bool:
+    def put(self, batch: Batch) -> None:
         self.frames += [frame for _, frame in batch.items]
+
+    def gather(self, batch: Batch) -> bool:
+        self.put(batch)
         return False
 
     def flush(self) -> None:

@@ -410,8 +410,8 @@ class Hub:
         topic.held.discard(subscription)
         topic.sinks[sink] = None
         if subscription.held:
-            if sink.offer(Batch(list(subscription.held.items()))):
-                sink.flush()
+            self.counters.sent += len(subscription.held)
+            sink.put(Batch(list(subscription.held.items())))
             subscription.held = {}
 
     def _close_prices(self, subscription: PriceSubscription) -> None:
@@ -468,16 +468,21 @@ class Hub:
             for topic in self._feeds.get(feed, ()):
                 frame = topic.encoder.update(payload)
                 items.setdefault(topic, []).append((topic.keys[feed], frame))
+        sent = 0
         touched: list[Sink] = []
         for topic, frames in items.items():
             batch = Batch(frames)
-            for sink in topic.sinks:
-                if sink.offer(batch):
-                    touched.append(sink)
+            sent += len(frames) * len(topic.sinks)
+            if len(items) == 1:
+                for sink in topic.sinks:
+                    sink.put(batch)
+            else:
+                touched += [sink for sink in topic.sinks if sink.gather(batch)]
             for subscription in topic.held:
                 subscription.held.update(frames)
         for sink in touched:
             sink.flush()
+        self.counters.sent += sent
         self.counters.observe_fanout(self._clock.monotonic() - self._dirty_since)
 
     def _wake_local(self, name: str, sequence: int) -> None:

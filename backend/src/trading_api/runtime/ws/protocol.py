@@ -36,30 +36,26 @@ class RawFrameProtocol(WebSocketsSansIOProtocol):
     """One connection; a ``RawLink`` for the sink, found in the scope's extensions.
 
     Attributes:
+        is_open: accepted, and no close frame sent or received.
         is_paused: the transport holds more than its high-water mark.
         on_writable: called when that ends.
+        write: hands bytes to the transport; may set ``is_paused``.
     """
+
+    write: Callable[[bytes], None]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.is_open = False
         self.is_paused = False
         self.on_writable: Callable[[], None] | None = None
         self.close_timeout = Limits().abort_seconds
         self._abort_timer: asyncio.TimerHandle | None = None
 
-    @property
-    def is_open(self) -> bool:
-        """Tell whether a text frame may be written now."""
-        return (
-            self.handshake_complete
-            and not self.close_sent
-            and not self.disconnected
-            and not self.transport.is_closing()
-        )
-
-    def write(self, data: bytes) -> None:
-        """Hand bytes to the transport; may set ``is_paused``."""
-        self.transport.write(data)
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Take the transport."""
+        super().connection_made(transport)
+        self.write = self.transport.write
 
     def buffered_bytes(self) -> int:
         """Return what the transport holds."""
@@ -97,11 +93,17 @@ class RawFrameProtocol(WebSocketsSansIOProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the connection."""
+        self.is_open = False
         self.on_writable = None
         if self._abort_timer is not None:
             self._abort_timer.cancel()
             self._abort_timer = None
         super().connection_lost(exc)
+
+    def eof_received(self) -> None:
+        """Write nothing more to a client that has closed its side."""
+        self.is_open = False
+        super().eof_received()
 
     def shutdown(self) -> None:
         """Close with 1012 when the server ends."""
@@ -119,26 +121,34 @@ class RawFrameProtocol(WebSocketsSansIOProtocol):
 
     def keepalive_timeout(self) -> None:
         """Close a client that doesn't answer pings."""
+        self.is_open = False
         super().keepalive_timeout()
         self._abort_if_stalled()
 
     def handle_close(self, event: Any) -> None:
         """Answer the client's close frame."""
+        self.is_open = False
         super().handle_close(event)
         self._abort_if_stalled()
 
     def handle_parser_exception(self) -> None:
         """Close a client that breaks the protocol."""
+        self.is_open = False
         super().handle_parser_exception()
         self._abort_if_stalled()
 
     async def send(self, message: Any) -> None:
         """Send an ASGI event; a close that the client doesn't read ends with an abort."""
-        await super().send(message)
         if message["type"] == "websocket.close":
+            self.is_open = False
+        await super().send(message)
+        if message["type"] == "websocket.accept":
+            self.is_open = not (self.close_sent or self.disconnected or self.transport.is_closing())
+        elif message["type"] == "websocket.close":
             self._abort_if_stalled()
 
     def _send_close(self, code: int, reason: str) -> None:
+        self.is_open = False
         self.conn.send_close(code, reason)
         self.transport.write(b"".join(self.conn.data_to_send()))
         self.close_sent = True

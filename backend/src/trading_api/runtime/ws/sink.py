@@ -42,8 +42,15 @@ class Sink(Protocol):
         """Send a frame behind all sent before; over the bound the socket closes with 4008."""
         ...
 
-    def offer(self, batch: Batch) -> bool:
+    def put(self, batch: Batch) -> None:
         """Take prices: at once, or for a slow client into slots where the newest replaces.
+
+        The caller has counted the frames as sent.
+        """
+        ...
+
+    def gather(self, batch: Batch) -> bool:
+        """Take prices as ``put`` does, but to be written together by ``flush``.
 
         Returns:
             True when ``flush`` must be called before the tick ends.
@@ -51,7 +58,7 @@ class Sink(Protocol):
         ...
 
     def flush(self) -> None:
-        """Write what ``offer`` gathered in this tick."""
+        """Write what was gathered in this tick."""
         ...
 
     def forget(self, topic: str) -> None:
@@ -67,22 +74,16 @@ class RawLink(Protocol):
     """What a ``RawSink`` needs of the server's connection.
 
     Attributes:
+        is_open: accepted, and no close frame sent or received: a text frame may be written.
         is_paused: the transport holds more than its high-water mark.
-        is_open: accepted, and no close frame sent or received.
         on_writable: called when ``is_paused`` ends.
+        write: hands bytes to the transport; may set ``is_paused``.
     """
 
+    is_open: bool
     is_paused: bool
     on_writable: Callable[[], None] | None
-
-    @property
-    def is_open(self) -> bool:
-        """Tell whether a text frame may be written now."""
-        ...
-
-    def write(self, data: bytes) -> None:
-        """Hand bytes to the transport; may set ``is_paused``."""
-        ...
+    write: Callable[[bytes], None]
 
     def buffered_bytes(self) -> int:
         """Return what the transport holds."""
@@ -192,19 +193,26 @@ class RawSink:
             self._link.write(frame.raw)
             self._counters.sent += 1
 
-    def offer(self, batch: Batch) -> bool:
+    def put(self, batch: Batch) -> None:
         """Take prices: at once, or for a slow client into slots where the newest replaces."""
         link = self._link
-        if link.is_paused or self.close_code is not None:
+        if link.is_open and not link.is_paused:
+            link.write(batch.raw)
+        else:
             self._park(batch)
-            return False
-        pending = self._pending
-        pending.append(batch.raw)
-        self._counters.sent += len(batch.items)
-        return len(pending) == 1
+
+    def gather(self, batch: Batch) -> bool:
+        """Take prices as ``put`` does, but to be written together by ``flush``."""
+        link = self._link
+        if link.is_open and not link.is_paused:
+            pending = self._pending
+            pending.append(batch.raw)
+            return len(pending) == 1
+        self._park(batch)
+        return False
 
     def flush(self) -> None:
-        """Write what ``offer`` gathered in this tick."""
+        """Write what was gathered in this tick."""
         pending = self._pending
         if pending:
             data = pending[0] if len(pending) == 1 else b"".join(pending)
@@ -229,6 +237,7 @@ class RawSink:
 
     def _park(self, batch: Batch) -> None:
         counters = self._counters
+        counters.sent -= len(batch.items)
         if not self.is_open:
             counters.dropped += len(batch.items)
             return
@@ -303,8 +312,9 @@ class SendTextSink:
         self._ensure_bounded()
         self._wake.set()
 
-    def offer(self, batch: Batch) -> bool:
+    def put(self, batch: Batch) -> None:
         """Take prices: at once, or for a slow client into slots where the newest replaces."""
+        self._counters.sent -= len(batch.items)
         if not self.is_open:
             self._counters.dropped += len(batch.items)
         elif self._sending_bytes:
@@ -317,6 +327,10 @@ class SendTextSink:
                 self._parking.push(frame)
         self._ensure_bounded()
         self._wake.set()
+
+    def gather(self, batch: Batch) -> bool:
+        """Take prices as ``put`` does."""
+        self.put(batch)
         return False
 
     def flush(self) -> None:

@@ -106,7 +106,7 @@ def server_settings(socket: Path | None) -> dict[str, Any]:
     return {
         "loop": "uvloop",
         "http": "httptools",
-        "ws": "websockets-sansio",
+        "ws": "trading_api.runtime.ws.protocol:RawFrameProtocol",
         "ws_max_size": _WS_MESSAGE_BYTES_MAX,
         "ws_ping_interval": _WS_PING_SECONDS,
         "ws_ping_timeout": _WS_PONG_SECONDS,

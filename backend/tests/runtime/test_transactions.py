@@ -19,6 +19,7 @@ from trading_api.kernel.errors import (
     RequestInProgressError,
     UnavailableError,
 )
+from trading_api.runtime import context
 from trading_api.runtime.database import (
     Database,
     Idempotency,
@@ -172,6 +173,26 @@ async def test_group_when_it_returns_then_all_is_committed_and_callbacks_ran(
 
     await asyncio.gather(*(check() for _ in range(20)))
     assert sorted(called) == list(range(1, 21))
+
+
+async def test_group_when_several_requests_share_a_commit_then_each_command_sees_its_own(
+    database: Database,
+) -> None:
+    committed: list[str | None] = []
+
+    async def request(name: str) -> str | None:
+        context.request_id.set(name)
+
+        async def command(transaction: Transaction) -> str | None:
+            transaction.after_commit(lambda: committed.append(context.request_id.get()))
+            await transaction.execute(sa.text("SELECT 1"))
+            return context.request_id.get()
+
+        return await database.group(command)
+
+    names = [f"req_{number}" for number in range(10)]
+    assert await asyncio.gather(*(request(name) for name in names)) == names
+    assert sorted(map(str, committed)) == names
 
 
 async def test_group_when_the_caller_is_cancelled_then_the_others_still_get_their_answers(

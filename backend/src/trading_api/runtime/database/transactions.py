@@ -12,6 +12,8 @@ import random
 import sqlite3
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from contextvars import copy_context
+from functools import partial
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
 
@@ -81,8 +83,11 @@ class Transaction:
         return (await self.connection.execute(statement, parameters)).all()
 
     def after_commit(self, callback: Callable[[], None]) -> None:
-        """Run ``callback`` once this transaction is durable; never after a rollback."""
-        self._after_commit.append(callback)
+        """Run ``callback`` once this transaction is durable; never after a rollback.
+
+        It sees the context (request id and so on) of whoever asked for it.
+        """
+        self._after_commit.append(partial(copy_context().run, callback))
 
     def committed(self) -> None:
         """Run the callbacks; called by the database alone. A failing one never hurts the others."""
@@ -260,11 +265,20 @@ class Database:
 class _Queued(Generic[T]):
     """A command that waits for its group, and the future its caller waits on."""
 
-    __slots__ = ("command", "outcome")
+    __slots__ = ("_command", "_context", "outcome")
 
     def __init__(self, command: Callable[[Transaction], Awaitable[T]]) -> None:
-        self.command = command
+        self._command = command
+        self._context = copy_context()
         self.outcome: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+
+    async def command(self, transaction: Transaction) -> T:
+        """Run the command in its caller's context, so that what it writes names its request."""
+
+        async def run() -> T:
+            return await self._command(transaction)
+
+        return await asyncio.create_task(run(), context=self._context)
 
     def resolve(self, value: Any, error: BaseException | None) -> None:
         if self.outcome.done():

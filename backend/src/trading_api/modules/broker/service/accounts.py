@@ -1,6 +1,7 @@
 """Trading accounts: opened once per user by event or on first access, and more on demand."""
 
 from datetime import datetime
+from functools import partial
 
 import structlog
 
@@ -176,7 +177,9 @@ class AccountService:
             )
         )
         await desk.close()
-        log.info("account_opened", account_id=account.account_id, user_id=user_id)
+        transaction.after_commit(
+            partial(log.info, "account_opened", account_id=account.account_id, user_id=user_id)
+        )
         return desk.account
 
 

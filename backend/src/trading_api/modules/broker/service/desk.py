@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from decimal import Decimal
+from functools import partial
 
 import structlog
 
@@ -171,12 +172,15 @@ class Desk:
         fact = _order_fact(order, self.account, offset, is_modified=is_modified)
         if fact is not None:
             await self.publish(fact)
-        log.info(
-            "order_changed",
-            account_id=order.account_id,
-            order_id=order.order_id,
-            status=order.status.value,
-            filled_quantity=order.filled_quantity,
+        self.transaction.after_commit(
+            partial(
+                log.info,
+                "order_changed",
+                account_id=order.account_id,
+                order_id=order.order_id,
+                status=order.status.value,
+                filled_quantity=order.filled_quantity,
+            )
         )
 
     def keep(self, position: Position) -> None:
@@ -294,7 +298,7 @@ class Desk:
         await repository.save_sequences(transaction, self.account)
         if self._events:
             stream, sequence = stream_of(self.account.account_id), self.account.event_sequence
-            transaction.after_commit(lambda: self.books.wake(stream, sequence))
+            transaction.after_commit(partial(self.books.wake, stream, sequence))
 
     async def _post_fill(self, execution: Execution, effect: FillEffect) -> None:
         house, reference, cash_minor = self.house, execution.execution_id, 0

@@ -4,9 +4,11 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
+from typing import Any
 
 import pytest
 
+from trading_api.kernel.clock import Clock
 from trading_api.kernel.ids import UuidV7Ids
 from trading_api.ledger.engine import Ledger
 from trading_api.modules.broker import tables
@@ -46,7 +48,7 @@ class Venue:
     """The broker's services on one database, and short ways to use them as one user."""
 
     database: Database
-    clock: FixedClock
+    clock: Any
     market: FakeMarket
     accounts: AccountService
     orders: OrderService
@@ -58,7 +60,8 @@ class Venue:
 
     @property
     def now(self) -> datetime:
-        return self.clock.now()
+        now: datetime = self.clock.now()
+        return now
 
     async def place(
         self,
@@ -120,10 +123,17 @@ class Venue:
         assert await self.reports.verify() == []
 
 
-def build_venue(database: Database, clock: FixedClock, market: FakeMarket) -> Venue:
-    ids, wakes = UuidV7Ids(), []
+def build_venue(
+    database: Database,
+    clock: Clock,
+    market: FakeMarket,
+    *,
+    repository: BrokerRepository | None = None,
+) -> Venue:
+    ids = UuidV7Ids()
+    wakes: list[tuple[str, int]] = []
     books = Books(
-        repository=BrokerRepository(),
+        repository=repository or BrokerRepository(),
         ledger=Ledger(tables.ledger),
         outbox=Outbox(tables.outbox_table, producer="broker", ids=ids, clock=clock),
         ids=ids,

@@ -126,7 +126,7 @@ async def test_facts_when_the_bus_is_killed_again_and_again_then_none_is_lost_or
         ensure_once_in_order(effects, range(120))
 
         async def is_republished() -> bool:
-            return await get_stream_end(bus, PRODUCER) == 120
+            return bool(await bus.call("XLEN", STREAM) == 120)
 
         await eventually(is_republished, within_seconds=10)
     assert len(await subscriber.list_effects()) == 120

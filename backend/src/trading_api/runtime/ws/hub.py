@@ -9,6 +9,7 @@ delivered here, and subscribed streams are read once a second.
 """
 
 import asyncio
+import hashlib
 import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -185,8 +186,9 @@ class Hub:
         self.module = module
         self.limits = limits or Limits()
         self.counters = counters or METRICS.counters(module)
-        self._instance = instance
         self._origin = instance.encode() + b" "
+        # The instance's own name tells host and process id, which is nobody's business.
+        self._public_name = hashlib.blake2b(instance.encode(), digest_size=8).hexdigest()
         self._bus = bus
         self._clock = clock or SystemClock()
         self._frame_prefix = f"trading:{{{module}}}:frame:v1:"
@@ -226,7 +228,7 @@ class Hub:
     @property
     def price_epoch(self) -> str:
         """Return the epoch of prices: changes when the bus is lost, and with the process."""
-        return self._instance if self._bus is None else f"{self._instance}.{self._bus.epoch}"
+        return self._public_name if self._bus is None else f"{self._public_name}.{self._bus.epoch}"
 
     def publish(self, feed: str, payload: bytes) -> None:
         """Send a price update of a feed to whoever listens, here and in other processes.

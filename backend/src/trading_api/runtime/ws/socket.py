@@ -66,6 +66,7 @@ RECONNECT_SPREAD_MS = 5000
 """Clients of a restarting server are told to come back spread over this time."""
 
 _ID_LENGTH_MAX = 128
+_USUAL_CODES = frozenset({1000, 1001, 1005, CloseCode.RESTART})
 
 
 class _TokenPayload(RequestModel):
@@ -255,7 +256,9 @@ class Connection:
                 await sink.finish()
             code = sink.close_code or self._peer_code or 1006
             self._hub.counters.count_close(code)
-            log.info(
+            # Thousands end in one instant when a process restarts; only the unusual is told.
+            tell = log.debug if code in _USUAL_CODES else log.info
+            tell(
                 "websocket_closed",
                 path=self._path,
                 code=code,

@@ -115,6 +115,7 @@ class ProcessApp:
         self._shapes: dict[str, ErrorShape] = {}
         self._prefixes: dict[str, FastAPI] = {}
         self._is_started = False
+        self._openapi: dict[tuple[str, str], dict[str, Any]] = {}
         self.processes = self._registry(modules)
         announcing = BackgroundTask("announce", lambda _: self.processes.keep_announcing())
         watching = watch_revocations(self.identity, self.bus, self.peers)
@@ -184,16 +185,19 @@ class ProcessApp:
         log.info("process_stopped", modules=list(self.hosted))
 
     def openapi(self, module: str, version: str) -> dict[str, Any]:
-        """Return the OpenAPI document of one version of a module."""
-        hosted = self.hosted[module]
-        manifest = hosted.module.manifest
-        return openapi_of(
-            [hosted.apps[name] for name in (version, "") if name in hosted.apps],
-            title=manifest.name,
-            summary=manifest.summary,
-            version=version,
-            identity=self.identity,
-        )
+        """Return the OpenAPI document of one version of a module; made at the first call."""
+        document = self._openapi.get((module, version))
+        if document is None:
+            hosted = self.hosted[module]
+            manifest = hosted.module.manifest
+            document = self._openapi[module, version] = openapi_of(
+                [hosted.apps[name] for name in (version, "") if name in hosted.apps],
+                title=manifest.name,
+                summary=manifest.summary,
+                version=version,
+                identity=self.identity,
+            )
+        return document
 
     def versions(self) -> Mapping[str, tuple[str, ...]]:
         """Return the served API versions by module."""

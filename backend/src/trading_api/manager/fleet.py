@@ -43,7 +43,7 @@ from trading_api.runtime.topology import (
     socket_path,
 )
 
-READY_SECONDS = 60.0
+READY_SECONDS = 120.0
 """How long a start may take until every module is ready."""
 
 _LOG_LINES_ON_FAILURE = 20

@@ -12,6 +12,9 @@ from trading_api.runtime.peers import Peers
 PROBE_SECONDS = 1.0
 """How long a module has to say how it is."""
 
+DOCUMENT_SECONDS = 5.0
+"""How long a module has for a document: the first time it is made, later it is only sent."""
+
 _DOCUMENT_PATHS: Mapping[DocumentKind, str] = {
     "openapi": "openapi.json",
     "asyncapi": "ws/asyncapi.json",
@@ -61,7 +64,7 @@ class PeerModules:
         """Fetch a module's document of the current version; None where it has none."""
         path = f"/api/{self._version}/{module}/{_DOCUMENT_PATHS[kind]}"
         try:
-            answer = await self._peers.client(module).get(path)
+            answer = await self._peers.client(module).get(path, timeout_seconds=DOCUMENT_SECONDS)
             document: Any = answer.json() if answer.status_code == 200 else None
         except (UnavailableError, ValueError):
             return None

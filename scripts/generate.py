@@ -38,9 +38,7 @@ def compose() -> ProcessApp:
         settings = load_settings(PlatformSettings, environ)
         modules = discover()
         ensure_secrets(settings.secrets_directory, modules=tuple(modules))
-        return create_app(
-            modules, settings=settings, environ=environ, process_name="specs"
-        )
+        return create_app(modules, settings=settings, environ=environ, process_name="specs")
 
 
 def doc_files() -> dict[str, str]:

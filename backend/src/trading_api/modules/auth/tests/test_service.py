@@ -7,6 +7,7 @@ from datetime import timedelta
 
 import pytest
 import sqlalchemy as sa
+from sqlalchemy.exc import DBAPIError
 
 from trading_api.modules.auth import tables
 from trading_api.modules.auth.domain import Device, Role
@@ -517,6 +518,18 @@ async def test_remove_dead_then_long_ended_sessions_go_with_their_tokens(
     assert await service.remove_dead(now=clock.now()) == 1
     assert await rows_of(database, tables.spent_refresh_tokens) == []
     assert [row.id for row in await rows_of(database, tables.sessions)] == [live.session.id]
+
+
+@pytest.mark.parametrize(
+    "change", [tables.audit.update().values(outcome="done"), tables.audit.delete()]
+)
+async def test_audit_when_changed_then_the_database_refuses(
+    service: AuthService, clock: FixedClock, database: Database, change: sa.Executable
+) -> None:
+    await register(service, clock)
+    with pytest.raises(DBAPIError, match="append-only"):
+        async with database.transaction() as transaction:
+            await transaction.execute(change)
 
 
 async def test_stored_rows_never_hold_a_secret(

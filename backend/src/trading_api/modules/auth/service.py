@@ -1,9 +1,11 @@
 """Use cases of auth: registering, signing in and out, keeping sessions alive."""
 
+import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
+from weakref import WeakValueDictionary
 
 from trading_api.contracts.auth import RevocationNotice, RevokedSession, UserRegistered
 from trading_api.kernel.clock import to_us
@@ -126,6 +128,7 @@ class AuthService:
         self._announcer = announcer
         self._policy = policy
         self._random_bytes = random_bytes
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     @property
     def policy(self) -> AuthPolicy:
@@ -247,7 +250,9 @@ class AuthService:
             now=now,
         )
         refused: Refused | None = None
-        async with self._database.transaction() as transaction:
+        # Repeats of one token wait here, not each with a connection for the row's lock.
+        turn = self._turns.setdefault(rotation.presented_hash, asyncio.Lock())
+        async with turn, self._database.transaction() as transaction:
             session = await self._repository.rotate(
                 transaction,
                 rotation,

@@ -1,6 +1,6 @@
 """Parts of auth for tests."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -27,12 +27,15 @@ class PlainHasher:
 
     def __init__(self) -> None:
         self.compared: list[str | None] = []
+        self.meanwhile: Callable[[], Awaitable[object]] | None = None
 
     async def hash(self, password: str) -> str:
         return f"plain:{password}"
 
     async def verify(self, password: str, password_hash: str | None) -> Verification:
         self.compared.append(password_hash)
+        if self.meanwhile is not None:
+            await self.meanwhile()
         if password_hash == f"old:{password}":
             return Verification(is_correct=True, upgraded_hash=f"plain:{password}")
         return Verification(password_hash == f"plain:{password}", None)

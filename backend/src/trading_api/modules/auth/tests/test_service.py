@@ -197,6 +197,26 @@ async def test_log_in_when_disabled_then_told_only_with_the_right_password(
         await log_in(service, clock, password="something else")
 
 
+@pytest.mark.parametrize("change", [{"is_active": False}, {"password_hash": "plain:another one"}])
+async def test_log_in_when_user_changes_while_hashing_then_no_session(
+    service: AuthService,
+    clock: FixedClock,
+    hasher: PlainHasher,
+    database: Database,
+    change: dict[str, object],
+) -> None:
+    await register(service, clock)
+
+    async def meanwhile() -> None:
+        async with database.transaction() as transaction:
+            await transaction.execute(tables.users.update().values(**change))
+
+    hasher.meanwhile = meanwhile
+    with pytest.raises(CredentialsInvalidError):
+        await log_in(service, clock)
+    assert await rows_of(database, tables.sessions) == []
+
+
 async def test_log_in_when_guessed_in_parallel_then_no_more_than_the_burst_is_looked_at(
     service: AuthService, clock: FixedClock, hasher: PlainHasher
 ) -> None:

@@ -392,6 +392,20 @@ async def test_refresh_when_fifty_at_once_then_one_child_and_one_live_leaf(
     await refresh(service, clock, found[0].refresh_token)
 
 
+async def test_refresh_when_two_processes_at_once_then_still_one_child(
+    make_service: MakeService, clock: FixedClock, database: Database
+) -> None:
+    one, other = make_service(), make_service()
+    await register(one, clock)
+    token = (await log_in(one, clock)).refresh_token
+    for _ in range(5):
+        found = await asyncio.gather(
+            *(refresh(each, clock, token) for each in (one, other, one, other))
+        )
+        [token] = {each.refresh_token for each in found}
+    assert len(await rows_of(database, tables.spent_refresh_tokens)) == 5
+
+
 async def test_log_out_when_racing_refreshes_then_no_token_lives_on(
     service: AuthService, clock: FixedClock
 ) -> None:

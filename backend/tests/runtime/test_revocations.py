@@ -182,7 +182,7 @@ async def test_watch_when_run_on_a_real_bus_then_hears(
     tokens = ServiceTokens(settings=settings, module="broker", clock=clock)
     peers = Peers(settings=settings, tokens=tokens)
     peers.add_local(("auth",), Auth())
-    task = asyncio.create_task(watch_revocations(identity, bus, peers).run(None))
+    task = asyncio.ensure_future(watch_revocations(identity, bus, peers).run(None))
     notice = a_notice("ses_one", latest=5).model_dump_json().encode()
     try:
         async with asyncio.timeout(10):

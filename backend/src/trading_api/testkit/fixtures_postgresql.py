@@ -20,15 +20,16 @@ from trading_api.testkit.postgresql import (
 def postgresql_worker_database() -> Iterator[URL]:
     """The database of this test worker.
 
-    Without a server tests are skipped, except where ``TEST_POSTGRESQL_REQUIRED`` is set.
+    Without a server tests are skipped, except where ``CI`` or ``TEST_POSTGRESQL_REQUIRED`` is set.
     """
     try:
         server = session_server()
     except NoPostgresqlError as error:
-        if os.environ.get("TEST_POSTGRESQL_REQUIRED"):
+        if os.environ.get("CI") or os.environ.get("TEST_POSTGRESQL_REQUIRED"):
             raise
         pytest.skip(str(error))
-    name = f"trading_test_{os.environ.get('PYTEST_XDIST_WORKER', 'main')}"
+    # By process: a test may run another pytest, which inherits this one's worker name.
+    name = f"trading_test_{os.getpid()}"
     yield create_database(server, name)
     drop_database(server, name)
 

@@ -47,7 +47,9 @@ class Cursors:
         content = json.dumps(
             {"p": position, "f": _digest(filters)}, sort_keys=True, separators=(",", ":")
         ).encode()
-        return base64.urlsafe_b64encode(self._mac(content) + content).rstrip(b"=").decode()
+        cursor = base64.urlsafe_b64encode(self._mac(content) + content).rstrip(b"=").decode()
+        assert len(cursor) <= CURSOR_LENGTH_MAX, "a position is a few numbers and ids"
+        return cursor
 
     def decode(self, cursor: str, *, filters: Mapping[str, Any]) -> dict[str, Any]:
         """Return the position that `encode` was given.

@@ -7,7 +7,9 @@ from hypothesis import strategies as st
 from trading_api.runtime.http.cursors import CursorInvalidError, Cursors
 
 CURSORS = Cursors(b"secret", purpose="test.items")
-positions = st.dictionaries(st.text(max_size=5), st.integers() | st.text(max_size=20), max_size=4)
+names = st.text(st.characters(codec="ascii"), max_size=5)
+numbers = st.integers(-(2**63), 2**63)
+positions = st.dictionaries(names, numbers | st.text(max_size=10), max_size=4)
 
 
 @given(positions, positions)

@@ -84,6 +84,7 @@ orders = sa.Table(
     sa.CheckConstraint(_one_of("status", [each.value for each in OrderStatus]), name="status"),
     sa.CheckConstraint("side IN ('BUY', 'SELL')", name="side"),
     sa.Index("ix_orders_account_id_order_id", "account_id", "order_id"),
+    sa.Index("ix_orders_account_id_updated_at_us", "account_id", "updated_at_us"),
     # What the matching loop asks on every quote.
     sa.Index(
         "ix_orders_open",
@@ -173,5 +174,7 @@ account_events = sa.Table(
     sa.CheckConstraint("kind IN ('order', 'execution', 'position', 'cash')", name="kind"),
 )
 
-OPEN_STATUSES = tuple(sorted(status.value for status in OPEN))
+IS_OPEN: sa.ColumnElement[bool] = sa.literal_column(f"({_IS_OPEN})", sa.Boolean)
+"""The condition of the partial indexes, word for word: with parameters they would not be used."""
+
 CLOSED_STATUSES = tuple(sorted(status.value for status in CLOSED))

@@ -16,7 +16,7 @@ from trading_api.modules.broker.domain.position import Position
 from trading_api.modules.broker.repository import rows
 from trading_api.modules.broker.tables import (
     CLOSED_STATUSES,
-    OPEN_STATUSES,
+    IS_OPEN,
     account_events,
     accounts,
     executions,
@@ -115,9 +115,7 @@ class BrokerRepository:
         self, transaction: Transaction, account_id: str, *, symbol: str | None = None
     ) -> list[Order]:
         """Return an account's open orders, oldest first."""
-        condition: sa.ColumnElement[bool] = sa.and_(
-            orders.c.account_id == account_id, orders.c.status.in_(OPEN_STATUSES)
-        )
+        condition: sa.ColumnElement[bool] = sa.and_(orders.c.account_id == account_id, IS_OPEN)
         if symbol is not None:
             condition = sa.and_(condition, orders.c.symbol == symbol)
         found = await transaction.all(
@@ -125,7 +123,23 @@ class BrokerRepository:
         )
         return [rows.order_of(row._mapping) for row in found]
 
-    async def list_orders(
+    async def list_closed_since(
+        self, transaction: Transaction, account_id: str, *, since: datetime, limit: int
+    ) -> list[Order]:
+        """Return orders that closed since then, those that closed last first."""
+        found = await transaction.all(
+            sa.select(orders)
+            .where(
+                orders.c.account_id == account_id,
+                orders.c.status.in_(CLOSED_STATUSES),
+                orders.c.updated_at_us >= to_us(since),
+            )
+            .order_by(orders.c.updated_at_us.desc())
+            .limit(limit)
+        )
+        return [rows.order_of(row._mapping) for row in found]
+
+    async def list_closed(
         self,
         transaction: Transaction,
         account_id: str,
@@ -133,29 +147,13 @@ class BrokerRepository:
         limit: int,
         before: str | None = None,
         symbol: str | None = None,
-        is_closed: bool | None = None,
-        or_updated_since: datetime | None = None,
     ) -> list[Order]:
-        """Return an account's orders, newest first.
-
-        Args:
-            before: only orders older than this order id.
-            is_closed: only closed, only open ones; None for both.
-            or_updated_since: closed ones that changed since then as well; with ``is_closed``
-                False.
-        """
-        condition: sa.ColumnElement[bool] = orders.c.account_id == account_id
+        """Return closed orders, newest first; ``before`` leaves out that order id and newer."""
+        condition = sa.and_(orders.c.account_id == account_id, orders.c.status.in_(CLOSED_STATUSES))
         if before is not None:
             condition = sa.and_(condition, orders.c.order_id < before)
         if symbol is not None:
             condition = sa.and_(condition, orders.c.symbol == symbol)
-        if is_closed is not None:
-            wanted: sa.ColumnElement[bool] = orders.c.status.in_(CLOSED_STATUSES)
-            if not is_closed:
-                wanted = sa.not_(wanted)
-                if or_updated_since is not None:
-                    wanted = sa.or_(wanted, orders.c.updated_at_us >= to_us(or_updated_since))
-            condition = sa.and_(condition, wanted)
         found = await transaction.all(
             sa.select(orders).where(condition).order_by(orders.c.order_id.desc()).limit(limit)
         )
@@ -163,9 +161,7 @@ class BrokerRepository:
 
     async def list_symbols_with_open_orders(self, transaction: Transaction) -> list[str]:
         """Return the instruments that any open order waits for."""
-        found = await transaction.all(
-            sa.select(orders.c.symbol).where(orders.c.status.in_(OPEN_STATUSES)).distinct()
-        )
+        found = await transaction.all(sa.select(orders.c.symbol).where(IS_OPEN).distinct())
         return [row.symbol for row in found]
 
     async def list_matchable(
@@ -192,7 +188,7 @@ class BrokerRepository:
             sa.select(orders.c.account_id, orders.c.order_id)
             .where(
                 orders.c.symbol == quote.symbol,
-                orders.c.status.in_(OPEN_STATUSES),
+                IS_OPEN,
                 orders.c.quote_sequence < quote.sequence,
                 orders.c.order_id > after,
                 sa.case((waits, is_reached), else_=is_within),
@@ -208,7 +204,7 @@ class BrokerRepository:
         """Return (account id, order id) of open orders whose time is over, oldest first."""
         found = await transaction.all(
             sa.select(orders.c.account_id, orders.c.order_id)
-            .where(orders.c.status.in_(OPEN_STATUSES), orders.c.expires_at_us <= to_us(now))
+            .where(IS_OPEN, orders.c.expires_at_us <= to_us(now))
             .order_by(orders.c.order_id)
             .limit(limit)
         )
@@ -289,7 +285,7 @@ class BrokerRepository:
     ) -> list[str]:
         """Return accounts that reserve something or have open orders, by id."""
         reserving = sa.select(positions.c.account_id).where(positions.c.reserved_minor > 0)
-        ordering = sa.select(orders.c.account_id).where(orders.c.status.in_(OPEN_STATUSES))
+        ordering = sa.select(orders.c.account_id).where(IS_OPEN)
         both = sa.union(reserving, ordering).subquery()
         found = await transaction.all(
             sa.select(both.c.account_id)

@@ -409,7 +409,7 @@ class OrderService:
                 liquidity=Liquidity.TAKER,
                 quote=quote,
             )
-        elif order.time_in_force in _AT_ONCE:
+        elif _is_at_once(order):
             order = order.cancel(CloseReason.NOT_FILLED_AT_ONCE, now)
             await desk.tell_order(order)
         await repository.add_order(transaction, order, ticket=json.dumps(body, sort_keys=True))
@@ -475,6 +475,12 @@ class OrderService:
         now: datetime,
     ) -> Order:
         ticket = _ticket_of(order, change)
+        if change.time_in_force in _AT_ONCE and change.time_in_force is not order.time_in_force:
+            message = "a resting order can't become one that fills at once"
+            raise OrderInvalidError(
+                f"duration.type: {message}",
+                errors=[FieldError("duration.type", "unexpected", message)],
+            )
         measures = measure(ticket, instrument, now)
         if measures.quantity <= order.filled_quantity:
             message = "must be above what is filled already"
@@ -532,7 +538,7 @@ class OrderService:
         return quote
 
     def _ensure_fresh(self, order: Order, quote: Quote, now: datetime) -> None:
-        needs_fresh = order.type is OrderType.MARKET or order.time_in_force in _AT_ONCE
+        needs_fresh = order.type is OrderType.MARKET or _is_at_once(order)
         if needs_fresh and not quote.is_fresh(now):
             raise StaleQuoteError(
                 "the newest quote of this instrument is too old to trade on",
@@ -580,6 +586,11 @@ def newest(
 def _meets_newest(order: Order) -> bool:
     # Stops rest: they trigger on quotes that come after them.
     return not order.type.has_trigger
+
+
+def _is_at_once(order: Order) -> bool:
+    # A stop's time begins with its trigger.
+    return order.time_in_force in _AT_ONCE and not order.type.has_trigger
 
 
 def _ensure_reduces(order: Order, position: Position, others: list[Order]) -> None:

@@ -121,14 +121,16 @@ class ReportService:
                     snapshot, account_id, client_order_id
                 )
                 return Listing(account, orders=(found[0],) if found else ())
-            orders = await repository.list_orders(
+            orders = await repository.list_open_orders(snapshot, account_id)
+            orders += await repository.list_closed_since(
                 snapshot,
                 account_id,
+                # Around midnight a client still sees for a minute what has just closed.
+                since=min(day_end(now) - timedelta(days=1), now - timedelta(minutes=1)),
                 limit=ORDERS_MAX,
-                is_closed=False,
-                or_updated_since=day_end(now) - timedelta(days=1),
             )
-        return Listing(account, orders=tuple(orders))
+        orders.sort(key=lambda order: order.order_id, reverse=True)
+        return Listing(account, orders=tuple(orders[:ORDERS_MAX]))
 
     async def list_order_history(
         self,
@@ -143,8 +145,8 @@ class ReportService:
         """Return closed orders, newest first; ``before`` is the last order id of a page."""
         account_id = await self._accounts.resolve(user_id=user_id, account_id=account_id, now=now)
         async with self._database.snapshot() as snapshot:
-            return await self._books.repository.list_orders(
-                snapshot, account_id, limit=limit, before=before, symbol=symbol, is_closed=True
+            return await self._books.repository.list_closed(
+                snapshot, account_id, limit=limit, before=before, symbol=symbol
             )
 
     async def get_order(

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from trading_api.kernel.errors import IdempotencyKeyReusedError
 from trading_api.modules.broker import tables
-from trading_api.modules.broker.domain.order import CloseReason, OrderStatus, TimeInForce
+from trading_api.modules.broker.domain.order import CloseReason, Order, OrderStatus, TimeInForce
 from trading_api.modules.broker.errors import (
     AccountLimitError,
     AccountNotFoundError,
@@ -32,6 +32,12 @@ from trading_api.runtime.database.leases import LeaseLostError
 async def count(venue: Venue, table: sa.Table) -> int:
     async with venue.database.snapshot() as snapshot:
         return int(await snapshot.scalar(sa.select(sa.func.count()).select_from(table)) or 0)
+
+
+async def modify(venue: Venue, order_id: str, change: OrderChange) -> Order:
+    return await venue.orders.modify_order(
+        user_id=USER, account_id=None, order_id=order_id, change=change, now=venue.now
+    )
 
 
 async def kinds(venue: Venue) -> list[str]:
@@ -249,6 +255,36 @@ async def test_at_once_or_not_at_all(venue: Venue, time_in_force: TimeInForce) -
     )
     assert filled.status is OrderStatus.FILLED
     await venue.verify()
+
+
+async def test_at_once_begins_for_a_stop_with_its_trigger(venue: Venue) -> None:
+    venue.clock.advance(3)
+    order = await venue.placed(
+        a_ticket(10, stop="201", limit="201.50", time_in_force=TimeInForce.IOC)
+    )
+    assert order.status is OrderStatus.ACCEPTED
+    with pytest.raises(OrderInvalidError):
+        await modify(venue, order.order_id, OrderChange(time_in_force=TimeInForce.FOK))
+    await venue.meet(venue.market.quote("201.90", "202.00"))
+    assert (await venue.order(order.order_id)).status is OrderStatus.CANCELED
+    await venue.verify()
+
+
+async def test_open_orders_are_found_by_the_partial_indexes(venue: Venue) -> None:
+    if venue.database.dialect != "sqlite":
+        pytest.skip("PostgreSQL plans by size")
+    async with venue.database.snapshot() as snapshot:
+        for condition, index in [
+            ("symbol = 'DEMO:AAPL'", "ix_orders_open"),
+            ("account_id = 'acc_1' AND symbol = 'DEMO:AAPL'", "ix_orders_open_of_account"),
+        ]:
+            rows = await snapshot.all(
+                sa.text(
+                    "EXPLAIN QUERY PLAN SELECT * FROM broker.orders "
+                    f"WHERE {condition} AND {tables.IS_OPEN}"
+                )
+            )
+            assert any(f"USING INDEX {index} " in row.detail for row in rows), rows
 
 
 async def test_orders_expire_at_their_time(venue: Venue) -> None:

@@ -231,6 +231,7 @@ def upgrade() -> None:
     schema='broker'
     )
     op.create_index('ix_orders_account_id_order_id', 'orders', ['account_id', 'order_id'], unique=False, schema='broker')
+    op.create_index('ix_orders_account_id_updated_at_us', 'orders', ['account_id', 'updated_at_us'], unique=False, schema='broker')
     op.create_index('ix_orders_open', 'orders', ['symbol', 'order_id'], unique=False, schema='broker', sqlite_where=sa.text("status IN ('ACCEPTED', 'PARTIALLY_FILLED', 'PENDING_CANCEL', 'PENDING_REPLACE', 'TRIGGERED')"), postgresql_where=sa.text("status IN ('ACCEPTED', 'PARTIALLY_FILLED', 'PENDING_CANCEL', 'PENDING_REPLACE', 'TRIGGERED')"))
     op.create_index('ix_orders_open_of_account', 'orders', ['account_id', 'symbol'], unique=False, schema='broker', sqlite_where=sa.text("status IN ('ACCEPTED', 'PARTIALLY_FILLED', 'PENDING_CANCEL', 'PENDING_REPLACE', 'TRIGGERED')"), postgresql_where=sa.text("status IN ('ACCEPTED', 'PARTIALLY_FILLED', 'PENDING_CANCEL', 'PENDING_REPLACE', 'TRIGGERED')"))
     op.create_table('positions',

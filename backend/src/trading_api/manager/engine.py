@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
 from trading_api.manager import processes
 from trading_api.manager.processes import ProcessRecord
@@ -100,6 +100,7 @@ class SupervisordEngine:
         self._socket = socket_path
         self._record = record
         self._log_folder = log_folder
+        self._child: subprocess.Popen[bytes] | None = None
 
     @property
     def record(self) -> ProcessRecord | None:
@@ -120,6 +121,7 @@ class SupervisordEngine:
         Raises:
             EngineError: it ended at once or doesn't answer; with its last words.
         """
+        self._reap()
         self._socket.unlink(missing_ok=True)
         output = self._log_folder / "supervisord.out"
         with output.open("wb") as stream:
@@ -133,6 +135,7 @@ class SupervisordEngine:
                 cwd="/",
                 preexec_fn=_raise_file_limit,
             )
+        self._child = child
         with suppress(ProcessLookupError):
             processes.write_record(self._record, child.pid)
         deadline = time.monotonic() + _SUPERVISOR_START_SECONDS
@@ -161,6 +164,7 @@ class SupervisordEngine:
         if record is not None:
             remaining = processes.wait_gone([record], timeout_seconds=20)
             processes.terminate(remaining, grace_seconds=10)
+        self._reap()
         self._record.unlink(missing_ok=True)
         self._socket.unlink(missing_ok=True)
 
@@ -211,6 +215,11 @@ class SupervisordEngine:
             self._call("supervisor.stopProcess", name, True)
         self._call("supervisor.removeProcessGroup", name)
 
+    def _reap(self) -> None:
+        """Take the exit code of a supervisord that we started ourselves and that has ended."""
+        if self._child is not None and self._child.poll() is not None:
+            self._child = None
+
     def _wait_stopped(self, names: set[str]) -> None:
         # A program may take its whole stopwaitsecs before it is killed.
         deadline = time.monotonic() + 25
@@ -234,14 +243,13 @@ class SupervisordEngine:
     def _call(self, method: str, *arguments: Any) -> Any:
         proxy = xmlrpc.client.ServerProxy("http://localhost", transport=_Transport(self._socket))
         try:
-            call = proxy
-            for part in method.split("."):
-                call = getattr(call, part)
-            return cast("Any", call)(*arguments)
+            return getattr(proxy, method)(*arguments)
         except xmlrpc.client.Fault as fault:
             raise EngineError(f"{method}{arguments}: {fault.faultString}") from fault
         except (OSError, http.client.HTTPException, xmlrpc.client.ProtocolError) as error:
             raise EngineError(f"supervisord doesn't answer: {error}") from error
+        finally:
+            proxy("close")()
 
 
 class _Transport(xmlrpc.client.Transport):
@@ -250,7 +258,10 @@ class _Transport(xmlrpc.client.Transport):
         self._path = path
 
     def make_connection(self, host: Any) -> http.client.HTTPConnection:
-        return UnixConnection(self._path, timeout_seconds=20)
+        connection = UnixConnection(self._path, timeout_seconds=20)
+        # Where the base class looks for what it is to close.
+        self._connection = (host, connection)
+        return connection
 
 
 class UnixConnection(http.client.HTTPConnection):
@@ -264,7 +275,11 @@ class UnixConnection(http.client.HTTPConnection):
         """Connect to the socket's path instead of a host."""
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.sock.settimeout(self.timeout)
-        self.sock.connect(str(self._path))
+        try:
+            self.sock.connect(str(self._path))
+        except OSError:
+            self.sock.close()
+            raise
 
 
 def _raise_file_limit() -> None:

@@ -4,29 +4,41 @@ from __future__ import annotations
 
 from trading_api.manager.state import FleetState
 
-_PASSWORD = "correct horse battery"  # noqa: S105 - an example for a development fleet
-_PICK_ACCESS = """python3 -c 'import json,sys; print(json.load(sys.stdin)["access_token"])'"""
-_HISTORY_OF_2012 = "symbol=HIST:AAPL&resolution=1D&from=1325376000&to=1356998400&countback=5"
+# Raw text, as a shell reads it. The password is an example for a development fleet.
+_BY_MODULE = {
+    "auth": r"""
+ME='{"email":"me@example.com","password":"correct horse battery","full_name":"Me"}'
+LOGIN='{"email":"me@example.com","password":"correct horse battery"}'
+PICK='import json,sys; print(json.load(sys.stdin)["access_token"])'
+ask() { curl -sw '\n' -H "authorization: Bearer $TOKEN" -H 'content-type: application/json' "$@"; }
+ask $URL/api/v1/auth/register -d "$ME"
+TOKEN=$(ask $URL/api/v1/auth/login -d "$LOGIN" | python3 -c "$PICK")
+""",
+    "datafeed": r"""
+ask "$URL/api/v1/datafeed/search?user_input=AAPL"
+YEAR_2012='resolution=1D&from=1325376000&to=1356998400&countback=5'
+ask "$URL/api/v1/datafeed/udf/history?symbol=HIST:AAPL&$YEAR_2012"
+""",
+    "broker": r"""
+ask $URL/api/v1/broker/orders -d '{"symbol":"DEMO:AAPL","type":2,"side":1,"qty":10}'
+ask $URL/api/v1/broker/positions
+""",
+    "wallet": r"""
+ask $URL/api/v1/wallet
+""",
+    "gateway": r"""
+curl -sw '\n' $URL/health
+""",
+}
 
 
 def first_steps(state: FleetState) -> str:
-    """Return shell commands from registering to a first order, fit for the running modules."""
-    base = state.base_url
-    modules = set(state.modules)
-    lines = [f"URL={base}"]
-    if "auth" in modules:
-        person = f'{{"email":"me@example.com","password":"{_PASSWORD}"'
-        lines += [
-            "J='content-type: application/json'",
-            f'curl -s $URL/api/v1/auth/register -H "$J" -d \'{person},"full_name":"Me"}}\'',
-            f"TOKEN=$(curl -s $URL/api/v1/auth/login -H \"$J\" -d '{person}}}' | {_PICK_ACCESS})",
-            'AUTH="authorization: Bearer $TOKEN"',
-        ]
-    if "datafeed" in modules:
-        lines += [
-            'curl -s -H "$AUTH" "$URL/api/v1/datafeed/search?user_input=AAPL"',
-            f'curl -s "$URL/api/v1/datafeed/udf/history?{_HISTORY_OF_2012}"',
-        ]
-    if "gateway" in modules:
-        lines.append("curl -s $URL/health")
-    return "Try:\n\n" + "\n".join(lines) + "\n"
+    """Return shell commands from registering to a first order, fit for the running modules.
+
+    The others need the sign-in of `auth`; without it they are left out.
+    """
+    running = [name for name in _BY_MODULE if name in state.modules]
+    if "auth" not in running:
+        running = [name for name in running if name == "gateway"]
+    text = "\n".join(_BY_MODULE[name].strip() for name in running)
+    return f"First steps:\n\nURL={state.base_url}\n{text}\n"

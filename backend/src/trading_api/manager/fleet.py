@@ -17,7 +17,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,6 +45,9 @@ from trading_api.runtime.topology import (
 READY_SECONDS = 120.0
 """How long a start may take until every module is ready."""
 
+# The processes that start need the processor more than whoever waits for them.
+_POLL_SECONDS = 0.1
+_WATCH_SECONDS = 0.5
 _LOG_LINES_ON_FAILURE = 20
 _ACCESS_LOG_BYTES_MAX = 50 * 1024 * 1024
 
@@ -140,6 +142,7 @@ def start(
     prepare_modules(topology.modules, around, report)
     state = write_run_files(topology, config_path, around)
     _test_nginx(around)
+    save_state(topology.paths, state)
     report(f"starting {len(topology.processes)} processes, the bus and nginx")
     try:
         engine.start(environ=_supervisor_environment(around))
@@ -307,9 +310,7 @@ def write_run_files(topology: Topology, config_path: Path, around: Surroundings)
     peers = run / "peers.json.new"
     peers.write_text(json.dumps(topology.peers(), indent=1))
     peers.replace(run / "peers.json")
-    state = _state_of(topology, config_path, around, has_own_bus=has_own_bus)
-    save_state(topology.paths, state)
-    return state
+    return _state_of(topology, config_path, around, has_own_bus=has_own_bus)
 
 
 def wait_ready(
@@ -327,37 +328,35 @@ def wait_ready(
     deadline = time.monotonic() + timeout_seconds
     waiting = {process.name: process for process in state.processes}
     problems = dict.fromkeys(waiting, "not asked yet")
-    # A program that ended once is retried by the supervisor; at a start it is a failure.
-    restarts_before = {each.name: each.restarts for each in around.engine.status()}
-    with ThreadPoolExecutor(max_workers=8) as pool:
-        while waiting:
-            answers = pool.map(lambda each: probe.get(each.address, "/readyz"), waiting.values())
-            for process, answer in zip(list(waiting.values()), answers, strict=True):
-                problems[process.name] = answer.reason
-                if answer.status == 200:
-                    del waiting[process.name]
-                    report(f"{process.name} is ready")
-            _fail_on_dead_program(state, around, restarts_before)
-            if waiting and time.monotonic() > deadline:
-                name, process = next(iter(waiting.items()))
-                raise FleetError(
-                    f"{name} didn't get ready in {timeout_seconds:.0f} s: {problems[name]}\n"
-                    + _last_words(around, name, Path(process.log_file))
-                )
-            if waiting:
-                time.sleep(0.05)
+    watch = _ProgramWatch(state, around)
+    while waiting:
+        for process in list(waiting.values()):
+            answer = probe.get(process.address, "/readyz")
+            problems[process.name] = answer.reason
+            if answer.status == 200:
+                del waiting[process.name]
+                report(f"{process.name} is ready")
+        watch.ensure_alive()
+        if waiting and time.monotonic() > deadline:
+            name, process = next(iter(waiting.items()))
+            raise FleetError(
+                f"{name} didn't get ready in {timeout_seconds:.0f} s: {problems[name]}\n"
+                + _last_words(around, name, Path(process.log_file))
+            )
+        if waiting:
+            time.sleep(_POLL_SECONDS)
     while True:
         answer = ask_nginx(state, "/health" if state.has_gateway else "/")
         if answer.status == 200 or (not state.has_gateway and answer.status == 404):
             report("nginx is ready")
             return
-        _fail_on_dead_program(state, around, restarts_before)
+        watch.ensure_alive()
         if time.monotonic() > deadline:
             raise FleetError(
                 f"nginx isn't ready: {answer.reason}\n"
                 + _last_words(around, "nginx", around.paths.log / "nginx.log")
             )
-        time.sleep(0.05)
+        time.sleep(_POLL_SECONDS)
 
 
 def ask_nginx(state: FleetState, path: str, *, timeout_seconds: float = 2.0) -> probe.Answer:
@@ -577,18 +576,35 @@ def _digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def _fail_on_dead_program(
-    state: FleetState, around: Surroundings, restarts_before: Mapping[str, int]
-) -> None:
-    log_of = {process.program: Path(process.log_file) for process in state.processes}
-    for program in around.engine.status():
-        if not _has_failed(program, restarts_before.get(program.name, 0)):
-            continue
-        file = log_of.get(program.name, around.paths.log / f"{program.name}.log")
-        raise FleetError(
-            f"{program.name} ended instead of getting ready ({program.state.lower()})\n"
-            + _last_words(around, program.name, file)
-        )
+class _ProgramWatch:
+    """Notice a program that ends instead of getting ready, without asking all the time.
+
+    The supervisor would retry it; at a start, once is enough to know.
+    """
+
+    def __init__(self, state: FleetState, around: Surroundings) -> None:
+        self._around = around
+        self._log_of = {process.program: Path(process.log_file) for process in state.processes}
+        self._restarts_before = {each.name: each.restarts for each in around.engine.status()}
+        self._asked_at = time.monotonic()
+
+    def ensure_alive(self) -> None:
+        """Ask the engine, at most every `_WATCH_SECONDS`.
+
+        Raises:
+            FleetError: a program has ended; with its last log lines.
+        """
+        if time.monotonic() - self._asked_at < _WATCH_SECONDS:
+            return
+        self._asked_at = time.monotonic()
+        for program in self._around.engine.status():
+            if not _has_failed(program, self._restarts_before.get(program.name, 0)):
+                continue
+            default = self._around.paths.log / f"{program.name}.log"
+            raise FleetError(
+                f"{program.name} ended instead of getting ready ({program.state.lower()})\n"
+                + _last_words(self._around, program.name, self._log_of.get(program.name, default))
+            )
 
 
 def _has_failed(program: ProgramState, restarts_before: int) -> bool:

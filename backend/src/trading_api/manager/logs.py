@@ -23,7 +23,7 @@ _POLL_SECONDS = 0.2
 _ISO_TIME = re.compile(r"^(\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:[.,]\d+)?)(Z|[+-]\d\d:?\d\d)?")
 _NGINX_TIME = re.compile(r"^(\d{4}/\d\d/\d\d \d\d:\d\d:\d\d) \[(\w+)\]")
 _BUS_TIME = re.compile(r"^\d+:\w (\d{1,2} \w{3} \d{4} \d\d:\d\d:\d\d\.\d{3}) ([.*#-])")
-_LEVEL_WORD = re.compile(r"\b(debug|info|notice|warn(?:ing)?|error|critical)\b", re.IGNORECASE)
+_LEVEL_WORD = re.compile(r"\[(debug|info|notice|warning|error|critical)\s*\]")
 
 
 @dataclass(frozen=True, slots=True)

@@ -70,6 +70,11 @@ def engine(short_folder):
     found.stop()
 
 
+def is_tied(pid: int) -> bool:
+    """Say whether setpriv has become the program, its work done."""
+    return b"setpriv" not in Path(f"/proc/{pid}/cmdline").read_bytes()
+
+
 def pids(engine: SupervisordEngine) -> dict[str, int | None]:
     return {state.name: state.pid for state in engine.status()}
 
@@ -125,6 +130,7 @@ def test_killed_supervisor_takes_its_programs_along(engine):
     records = [processes.record_of(pid) for pid in pids(engine).values() if pid]
     record = engine.record
     assert record is not None
+    wait_for(lambda: all(is_tied(each.pid) for each in records if each))
     os.kill(record.pid, signal.SIGKILL)
     assert processes.wait_gone([each for each in records if each], timeout_seconds=5) == []
     assert not engine.is_up()

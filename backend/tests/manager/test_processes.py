@@ -138,3 +138,15 @@ def test_port_owner_is_named(child):
 def test_memory_of_the_dead_is_unknown():
     assert (processes.memory_bytes(os.getpid()) or 0) > 1_000_000
     assert processes.memory_bytes(ProcessRecord(2**22 + 1, 1).pid) is None
+
+
+def test_process_whose_supervisor_is_gone_ends_at_once(tmp_path, monkeypatch):
+    processes.ensure_supervised(tmp_path)
+    monkeypatch.setenv("SUPERVISOR_ENABLED", "1")
+    processes.ensure_supervised(tmp_path)
+    path = tmp_path / "supervisord.json"
+    processes.write_record(path, os.getpid())
+    processes.ensure_supervised(tmp_path)
+    path.write_text(json.dumps({"pid": os.getpid(), "started": 1}))
+    with pytest.raises(SystemExit):
+        processes.ensure_supervised(tmp_path)

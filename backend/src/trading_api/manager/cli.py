@@ -202,7 +202,9 @@ def health() -> None:
 
 @app.command()
 def serve(
-    modules: Annotated[str, typer.Argument(metavar="MODULE[,MODULE]", help="`all`, or names.")],
+    modules: Annotated[
+        str, typer.Argument(metavar="MODULE[,MODULE]", help="`all`, names, or a process: broker_0.")
+    ],
     socket: Annotated[Path | None, typer.Option(help="Unix socket to listen on.")] = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="TCP port, where no socket is given.")] = 8000,

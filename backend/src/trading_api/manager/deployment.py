@@ -156,6 +156,7 @@ def _renderers(source: str) -> list[tuple[str, Renderer]]:
         user=None,
         config="/etc/trading/production.yaml",
         source=source,
+        declares_peers=True,
     )
     return [
         ("nginx/", NginxRenderer(_host_layout(source))),

@@ -24,6 +24,7 @@ import trading_api
 from trading_api.manager import binaries, commands, probe, processes
 from trading_api.manager.engine import EngineError, ProgramState
 from trading_api.manager.logs import LogFile, LogFilter, tail
+from trading_api.manager.prepared import find_prepared, save_prepared
 from trading_api.manager.render import write_files
 from trading_api.manager.render.nginx import NginxRenderer, local_layout
 from trading_api.manager.render.supervisor import (
@@ -36,6 +37,8 @@ from trading_api.manager.state import FleetProcess, FleetState, load_state, save
 from trading_api.manager.surroundings import Surroundings
 from trading_api.runtime.topology import (
     Address,
+    DeploymentConfig,
+    ManifestLike,
     Topology,
     build_topology,
     load_config,
@@ -86,18 +89,14 @@ def load_topology(config_path: Path, around: Surroundings) -> Topology:
             imported or don't exist.
     """
     config = load_config(config_path, environ=around.merged)
-    # Not at the top: importing the modules takes longer than all that status or stop do.
-    from trading_api.runtime import registry
-
-    known = registry.discover()
-    enabled = registry.select(known, around.merged.get("ENABLED_MODULES") or "all")
+    known, manifests = _load_manifests(around)
     return build_topology(
         config,
-        [module.manifest for module in enabled.values()],
+        manifests,
         paths=around.paths,
         environ=around.environ,
         dotenv=around.dotenv,
-        known=list(known),
+        known=known,
         source=str(config_path),
     )
 
@@ -137,9 +136,7 @@ def start(
             for index in range(server.instances)
         ]
     )
-    topology = load_topology(config_path, around)
-    _prepare_folders(topology)
-    prepare_modules(topology.modules, around, report)
+    topology = _prepare(config, config_path, around, report)
     state = write_run_files(topology, config_path, around)
     _test_nginx(around)
     save_state(topology.paths, state)
@@ -400,6 +397,48 @@ def log_files(around: Surroundings, names: Sequence[str] = ()) -> list[LogFile]:
 
 
 # --- helpers -----------------------------------------------------------------------------------
+
+
+def _prepare(
+    config: DeploymentConfig, config_path: Path, around: Surroundings, report: Report
+) -> Topology:
+    """Have folders, keys, databases and data ready; return the fleet that is to run on them."""
+    prepared = find_prepared(config, around)
+    if prepared is not None:
+        topology = build_topology(
+            config,
+            prepared.manifests,
+            paths=around.paths,
+            environ=around.environ,
+            dotenv=around.dotenv,
+            known=prepared.known,
+            source=str(config_path),
+        )
+        _prepare_folders(topology)
+        return topology
+    known, manifests = _load_manifests(around)
+    topology = build_topology(
+        config,
+        manifests,
+        paths=around.paths,
+        environ=around.environ,
+        dotenv=around.dotenv,
+        known=known,
+        source=str(config_path),
+    )
+    _prepare_folders(topology)
+    prepare_modules(topology.modules, around, report)
+    save_prepared(manifests, known, config, around)
+    return topology
+
+
+def _load_manifests(around: Surroundings) -> tuple[list[str], list[ManifestLike]]:
+    # Not at the top: importing the modules takes longer than all that status or stop do.
+    from trading_api.runtime import registry
+
+    known = registry.discover()
+    enabled = registry.select(known, around.merged.get("ENABLED_MODULES") or "all")
+    return list(known), [module.manifest for module in enabled.values()]
 
 
 def _resume(

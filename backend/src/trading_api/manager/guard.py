@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from trading_api.manager.processes import (
+    ensure_supervised,
     orphans_of_group,
     read_record,
     terminate,
@@ -27,6 +28,7 @@ def main(arguments: Sequence[str]) -> None:
     if separator != "--" or not command:
         raise SystemExit("usage: guard RECORD -- PROGRAM [ARGUMENT…]")
     path = Path(record_path)
+    ensure_supervised(path.parent)
     previous = read_record(path)
     if previous is not None:
         terminate(orphans_of_group(previous, executable=Path(command[0])), grace_seconds=2)

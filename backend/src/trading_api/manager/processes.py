@@ -95,6 +95,18 @@ def read_record(path: Path) -> ProcessRecord | None:
     return ProcessRecord(pid, started)
 
 
+def ensure_supervised(folder: Path) -> None:
+    """End this process where the supervisor that began it is gone already.
+
+    It may be killed in the moment between starting a process and tying its life to its own.
+    """
+    if "SUPERVISOR_ENABLED" not in os.environ:
+        return
+    supervisor = read_record(folder / "supervisord.json")
+    if supervisor is not None and not is_alive(supervisor):
+        raise SystemExit("the supervisor that started this process is gone")
+
+
 def read_living(folder: Path) -> list[ProcessRecord]:
     """Return the noted processes of a folder that are still alive."""
     records = (read_record(path) for path in sorted(folder.glob("*.json")))

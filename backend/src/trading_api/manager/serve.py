@@ -12,13 +12,20 @@ import sys
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from trading_api.manager import processes
 from trading_api.runtime.environment import dotenv_paths, load_dotenv, merge_environment
-from trading_api.runtime.topology import Address, LocalPaths, load_config, local_root
+from trading_api.runtime.settings import ConfigurationError
+from trading_api.runtime.topology import (
+    Address,
+    LocalPaths,
+    load_config,
+    local_root,
+    socket_path,
+)
 
 APP = "trading_api.main:app"
 
@@ -47,13 +54,16 @@ def serve(options: ServeOptions) -> None:
     """Serve until told to stop; replaces this process by gunicorn for several workers.
 
     Raises:
-        ConfigurationError: `.env` or the config named by `TRADING_CONFIG` is broken.
+        ConfigurationError: `.env` or the config named by `TRADING_CONFIG` is broken, or it has no
+            such process.
     """
+    options = resolve_process(options, os.environ)
     environ = process_environment(options, os.environ)
     os.environ.update(environ)
     if options.name is not None:
-        paths = LocalPaths.under(local_root(environ))
-        processes.write_record(paths.run / "pids" / f"{options.name}.json", os.getpid())
+        pids = LocalPaths.under(local_root(environ)).run / "pids"
+        processes.ensure_supervised(pids)
+        processes.write_record(pids / f"{options.name}.json", os.getpid())
     if options.socket is not None:
         options.socket.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     if options.workers > 1:
@@ -72,6 +82,31 @@ def serve(options: ServeOptions) -> None:
         else {}
     )
     uvicorn.run(APP, **where, **reloading, **server_settings(options.socket))
+
+
+def resolve_process(options: ServeOptions, environ: Mapping[str, str]) -> ServeOptions:
+    """Look up what the config says where a process (`broker_0`) is named instead of modules.
+
+    Raises:
+        ConfigurationError: see `serve`.
+    """
+    server_name, underscore, index_text = options.modules.rpartition("_")
+    config_path = environ.get("TRADING_CONFIG")
+    if not (underscore and index_text.isdigit() and config_path):
+        return options
+    server = load_config(Path(config_path), environ=environ).servers.get(server_name)
+    index = int(index_text)
+    if server is None or index >= server.instances:
+        raise ConfigurationError([f"{config_path} has no process {options.modules!r}"])
+    folder = LocalPaths.under(local_root(environ)).run / "sockets"
+    return replace(
+        options,
+        modules=",".join(server.modules),
+        name=options.modules,
+        socket=None if server.port else socket_path(folder, f"{options.modules}_g1.sock"),
+        port=(server.port or 0) + index,
+        workers=server.workers,
+    )
 
 
 def process_environment(options: ServeOptions, own: Mapping[str, str]) -> dict[str, str]:

@@ -393,6 +393,14 @@ class Topology:
             for module in self.modules
         }
 
+    def declared_peers(self) -> str:
+        """Return the same as `PEERS` reads it, for processes without the manager's file."""
+        return ",".join(
+            f"{module}={address}"
+            for module, addresses in self.peers().items()
+            for address in addresses
+        )
+
     def with_generation(self, generations: Mapping[str, int]) -> Topology:
         """Return the same fleet with some processes (by name) in another generation."""
         return replace(

@@ -21,7 +21,7 @@ class SupervisorLayout:
     """The host's programs and folders.
 
     `bus_server` is None where the bus is somebody else's (`REDIS_URL`); `setpriv` None where the
-    host has none.
+    host has none; `declares_peers` where no manager writes `peers.json`.
     """
 
     python: str
@@ -33,6 +33,7 @@ class SupervisorLayout:
     user: str | None
     config: str
     source: str
+    declares_peers: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +113,8 @@ class SupervisorRenderer:
             "TRADING_LOCAL_DIR": str(paths.run.parent),
             "PYTHONUNBUFFERED": "1",
         }
+        if self._layout.declares_peers:
+            environment["PEERS"] = topology.declared_peers()
         if self._layout.bus_server is not None:
             environment["REDIS_URL"] = f"unix://{bus_socket(topology)}"
         return self._program(

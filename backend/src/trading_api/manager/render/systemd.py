@@ -25,6 +25,7 @@ class SystemdRenderer:
             "source": self._source,
             "processes": [process.name for process in topology.processes],
             "local": str(topology.paths.run.parent),
+            "peers": topology.declared_peers(),
             "program": PROGRAM,
             "nginx": NGINX,
         }

@@ -14,7 +14,7 @@ SHELL := /bin/sh
 RUN := cd "$(BACKEND)" && env -u PYTHONDONTWRITEBYTECODE "$(PY)"
 CLI := $(RUN) -m trading_api
 PYTEST := $(RUN) -m pytest
-SOURCES := src tests ../scripts
+SOURCES := src tests benchmarks ../scripts
 COMMA := ,
 
 # The first Python of the versions that the lock is for; PYTHON=… chooses one.
@@ -136,6 +136,10 @@ render-check: install
 golden: install-test ## accept the present outputs as golden; read the difference before you commit
 	@cd "$(BACKEND)" && UPDATE_GOLDEN=1 "$(PY)" -m pytest -n 0 -p no:randomly -k golden
 
+##@ measure
+bench: install-test ## ratios to peers in one run, into docs/benchmarks; name=http, quick=1
+	@$(RUN) -m benchmarks $(name) $(if $(quick),--quick)
+
 ##@ operate
 migrate: install ## bring every database to its newest revision
 	@$(CLI) migrate
@@ -185,5 +189,5 @@ help: ## this list
 	test-modules test-integration test-boundaries test-smoke test-faults test-coverage check lint \
 	lint-check lint-response-models format format-check type-check test-walls generate \
 	generate-check generate-specs export-openapi export-asyncapi render render-check golden migrate \
-	logs-tail logs-tail-nginx logs-clean clean clean-data clean-cache setup run dev-backend test-all test-cov \
+	logs-tail logs-tail-nginx logs-clean bench clean clean-data clean-cache setup run dev-backend test-all test-cov \
 	format-all daemon-start daemon-stop daemon-restart daemon-status daemon-logs help

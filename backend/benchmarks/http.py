@@ -111,8 +111,8 @@ async def sign_in(socket: Path) -> str:
     return f"Authorization: Bearer {login['access_token']}\r\n"
 
 
-async def run(seconds: float) -> str:
-    """Measure and return the tables as text."""
+async def run(seconds: float) -> None:
+    """Measure and print the tables."""
     async with folder() as where:
         bare_socket, orm_socket = where / "bare.sock", where / "orm.sock"
         database = {"BENCH_DATABASE_URL": f"sqlite+aiosqlite:///{where}/orm.db"}
@@ -171,7 +171,7 @@ async def run(seconds: float) -> str:
                 Peer("ORM: 5,000 bars", str(orm_socket), (orm,), constant(get("/bars"))),
             ]
             measured = await measure(peers, seconds=seconds)
-        return report("HTTP", measured, goals(measured))
+        report("HTTP", measured, goals(measured))
 
 
 def goals(measured: list[Measured]) -> list[Goal]:
@@ -199,12 +199,7 @@ def main() -> None:
     """Run from the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=10.0, help="for each peer")
-    parser.add_argument("--out", type=Path, help="folder for the tables")
-    arguments = parser.parse_args()
-    text = asyncio.run(run(arguments.seconds))
-    if arguments.out is not None:
-        arguments.out.mkdir(parents=True, exist_ok=True)
-        (arguments.out / "http.txt").write_text(text)
+    asyncio.run(run(parser.parse_args().seconds))
 
 
 if __name__ == "__main__":

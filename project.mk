@@ -112,7 +112,7 @@ format-check: install-test
 	@cd "$(BACKEND)" && "$(VENV)/bin/ruff" format --check $(SOURCES)
 
 type-check: install-test ## mypy --strict
-	@cd "$(BACKEND)" && "$(VENV)/bin/mypy" src
+	@cd "$(BACKEND)" && "$(VENV)/bin/mypy" src tests benchmarks
 
 lint-response-models: install ## every route says what it answers
 	@$(RUN) ../scripts/generate.py responses

@@ -84,6 +84,7 @@ def test_killed_program_is_started_again_and_counted(engine):
     assert engine.status() == []
     engine.start()
     before = pids(engine)
+    assert before["one"] is not None
     os.kill(before["one"], signal.SIGKILL)
     wait_for(lambda: pids(engine)["one"] not in {None, before["one"]})
     assert pids(engine)["two"] == before["two"]
@@ -112,6 +113,7 @@ def test_program_is_added_and_removed_while_the_others_run(engine, short_folder)
     after = pids(engine)
     assert set(after) == {"two", "three"}
     assert after["two"] == before["two"]
+    assert before["one"] is not None
     assert processes.find_start(before["one"]) is None
 
 

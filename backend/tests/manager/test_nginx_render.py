@@ -2,6 +2,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import crossplane
 import pytest
@@ -76,11 +77,11 @@ def test_gixy_finds_nothing(build, config_text, nginx_section):
     assert json.loads(answer.stdout) == []
 
 
-def directives(block: list[dict], name: str) -> list[list[str]]:
+def directives(block: list[dict[str, Any]], name: str) -> list[list[str]]:
     return [each["args"] for each in block if each["directive"] == name]
 
 
-def all_locations(block: list[dict]) -> list[dict]:
+def all_locations(block: list[dict[str, Any]]) -> list[dict[str, Any]]:
     found = []
     for each in block:
         if each["directive"] == "location":
@@ -89,7 +90,7 @@ def all_locations(block: list[dict]) -> list[dict]:
     return found
 
 
-def locations_of(config: Path) -> list[dict]:
+def locations_of(config: Path) -> list[dict[str, Any]]:
     parsed = crossplane.parse(str(config), combine=True)
     return all_locations(parsed["config"][0]["parsed"])
 

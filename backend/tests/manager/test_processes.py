@@ -51,6 +51,7 @@ def test_zombie_counts_as_dead(child):
     record = processes.record_of(child.pid)
     child.kill()
     os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+    assert record is not None
     assert not processes.is_alive(record)
 
 

@@ -16,7 +16,7 @@ from tests.ws.builders import (
 
 from trading_api.runtime.identity import Identity
 from trading_api.runtime.settings import PlatformSettings
-from trading_api.runtime.ws import Hub, Limits, WebSocketEndpoint
+from trading_api.runtime.ws import Channel, Hub, Limits, WebSocketEndpoint
 from trading_api.runtime.ws.asyncapi import asyncapi_of
 from trading_api.runtime.ws.metrics import Counters
 from trading_api.testkit.clocks import FixedClock
@@ -70,7 +70,12 @@ async def make_world(
         )
         identity = Identity(settings=settings, clock=clock)
         ticks = TicksChannel(hub)
-        channels = [ticks, PublicTicksChannel(hub), OrdersChannel(journal), FillsChannel(journal)]
+        channels: list[Channel[Any]] = [
+            ticks,
+            PublicTicksChannel(hub),
+            OrdersChannel(journal),
+            FillsChannel(journal),
+        ]
         endpoint = WebSocketEndpoint(
             channels, hub=hub, identity=identity, settings=settings, clock=clock, limits=limits
         )

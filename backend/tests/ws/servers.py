@@ -38,7 +38,7 @@ async def serving(
     """Serve an endpoint on a free loopback port."""
     listener = socket.create_server(("127.0.0.1", 0))
     config = uvicorn.Config(
-        endpoint,  # type: ignore[arg-type]
+        endpoint,
         lifespan="off",
         log_config=None,
         access_log=False,

@@ -26,7 +26,7 @@ from trading_api.runtime.announce import Announcement, ProcessRegistry, ProcessS
 from trading_api.runtime.background import background_of
 from trading_api.runtime.bus import Bus
 from trading_api.runtime.database import Database
-from trading_api.runtime.database.migrations import Migrations, ensure_at_head
+from trading_api.runtime.database.revisions import Migrations, ensure_at_head
 from trading_api.runtime.facts import facts_router
 from trading_api.runtime.http.access import Access
 from trading_api.runtime.http.dispatch import Dispatch

@@ -9,15 +9,12 @@ writes a revision from the difference between the module's tables and its revisi
 """
 
 import asyncio
-import importlib
 import re
 import sys
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata, produce_migrations, render_python_code
@@ -27,79 +24,18 @@ from alembic.runtime.environment import EnvironmentContext
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
-from trading_api.kernel.errors import ErrorCode, TradingError
+from trading_api.runtime.database.revisions import Migrations
 from trading_api.runtime.database.transactions import Database
 
+__all__ = ["Migrations", "autogenerate", "compare", "upgrade"]
+
 _ADVISORY_LOCK = 0x7472_6164  # "trad": one migrator at a time for the whole platform
-
-
-class MigrationErrorCode(ErrorCode):
-    """Stable codes of this room."""
-
-    NOT_AT_HEAD = "platform.migration.not_at_head"
-
-
-class NotAtHeadError(TradingError):
-    """The database's schema isn't the one this program was written for."""
-
-    code = MigrationErrorCode.NOT_AT_HEAD
-    title = "Database schema is not current"
-
-
-@dataclass(frozen=True, slots=True)
-class Migrations:
-    """Where a module's revisions are and what they should lead to.
-
-    Attributes:
-        module: the module's name.
-        directory: folder with the ``versions`` folder in it.
-        metadata: the tables that the newest revision leads to.
-    """
-
-    module: str
-    directory: Path
-    metadata: sa.MetaData
-
-    @classmethod
-    def of_package(cls, module: str, package: str) -> "Migrations":
-        """Find the revisions and tables of a module's package."""
-        tables = importlib.import_module(f"{package}.tables")
-        directory = Path(str(resources.files(package))) / "migrations"
-        return cls(module, directory, tables.metadata)
-
-    def head(self) -> str | None:
-        """Return the newest revision; None where there is none yet."""
-        return self._script().get_current_head()
-
-    def _script(self) -> ScriptDirectory:
-        config = Config()
-        config.set_main_option("script_location", str(self.directory))
-        config.set_main_option("path_separator", "os")
-        return ScriptDirectory.from_config(config)
 
 
 async def upgrade(database: Database, migrations: Migrations) -> list[str]:
     """Bring the database to the newest revision; return the revisions applied, oldest first."""
     applied: list[str] = await _on_connection(database, migrations, _upgrade)
     return applied
-
-
-async def ensure_at_head(database: Database, migrations: Migrations) -> None:
-    """Check that the database is exactly at this program's revision.
-
-    Raises:
-        NotAtHeadError: older (migrate first) or newer (start the newer program).
-    """
-
-    def current(connection: sa.Connection, _: Migrations) -> str | None:
-        return _context(connection, database.schema).get_current_revision()
-
-    found, head = await _on_connection(database, migrations, current), migrations.head()
-    if found != head:
-        raise NotAtHeadError(
-            f"the {migrations.module} database is at revision {found or 'none'}, this program "
-            f"needs {head or 'none'}: run `trading-api migrate`, or start the matching version"
-        )
 
 
 async def compare(database: Database, migrations: Migrations) -> list[Any]:
@@ -131,7 +67,7 @@ async def _on_connection(
 
 
 def _upgrade(connection: sa.Connection, migrations: Migrations) -> list[str]:
-    script = migrations._script()
+    script = _script_of(migrations)
     applied: list[str] = []
 
     def steps(revision: Any, _context: MigrationContext) -> Any:
@@ -141,6 +77,13 @@ def _upgrade(connection: sa.Connection, migrations: Migrations) -> list[str]:
 
     _run(connection, migrations, script, steps)
     return applied
+
+
+def _script_of(migrations: Migrations) -> ScriptDirectory:
+    config = Config()
+    config.set_main_option("script_location", str(migrations.directory))
+    config.set_main_option("path_separator", "os")
+    return ScriptDirectory.from_config(config)
 
 
 def _run(
@@ -207,7 +150,10 @@ async def autogenerate(module: str, message: str) -> Path | None:
             revision=f"{number:04d}",
             down=repr(down),
             body=render_python_code(
-                script.upgrade_ops, alembic_module_prefix="op.", sqlalchemy_module_prefix="sa."
+                script.upgrade_ops,
+                alembic_module_prefix="op.",
+                sqlalchemy_module_prefix="sa.",
+                render_item=_render_truth,
             ),
         )
     )
@@ -217,6 +163,16 @@ async def autogenerate(module: str, message: str) -> Path | None:
 def _difference(connection: sa.Connection, migrations: Migrations) -> MigrationScript:
     assert migrations.metadata.schema is not None
     return produce_migrations(_context(connection, migrations.metadata.schema), migrations.metadata)
+
+
+def _render_truth(kind: str, item: Any, _context: Any) -> str | Literal[False]:
+    # Compared on SQLite, where a truth value is 0 or 1; PostgreSQL refuses such a default.
+    if kind == "server_default" and isinstance(item, sa.DefaultClause):
+        if isinstance(item.arg, sa.sql.elements.False_):
+            return "sa.false()"
+        if isinstance(item.arg, sa.sql.elements.True_):
+            return "sa.true()"
+    return False
 
 
 _TEMPLATE = '''"""{message}."""

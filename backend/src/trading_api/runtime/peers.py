@@ -108,20 +108,11 @@ class Peers:
         Raises:
             UnavailableError: nobody knows where that module is.
         """
-        if name in self._local:
-            return self._client(f"local:{name}", httpx.ASGITransport(app=self._local[name]))
-        addresses = self._declared.get(name) or self._from_file().get(name)
-        if not addresses:
-            raise UnavailableError(
-                f"the module {name} is not running here", retry_after_seconds=5, module=name
-            )
-        self._turn += 1
-        address = addresses[self._turn % len(addresses)]
-        if address.startswith("http"):
-            return self._client(address, None, base_url=address)
-        # A socket speaks no TLS; making a TLS context for it would block the loop for 50 ms.
-        transport = httpx.AsyncHTTPTransport(uds=address, verify=False)  # noqa: S501
-        return self._client(address, transport)
+        address = self._address_of(name)
+        client = self._clients.get(address)
+        if client is None:
+            client = self._clients[address] = self._open(name, address)
+        return client
 
     def headers(self, acting_for: str) -> dict[str, str]:
         """Return the identity and tracing headers of one call."""
@@ -144,20 +135,29 @@ class Peers:
             await client.aclose()
         self._clients.clear()
 
-    def _client(
-        self,
-        address: str,
-        transport: httpx.AsyncBaseTransport | None,
-        *,
-        base_url: str = "http://peer",
-    ) -> httpx.AsyncClient:
-        client = self._clients.get(address)
-        if client is None:
-            client = httpx.AsyncClient(
-                transport=transport, base_url=base_url, timeout=TIMEOUT_SECONDS, trust_env=False
+    def _address_of(self, name: str) -> str:
+        if name in self._local:
+            return f"local:{name}"
+        addresses = self._declared.get(name) or self._from_file().get(name)
+        if not addresses:
+            raise UnavailableError(
+                f"the module {name} is not running here", retry_after_seconds=5, module=name
             )
-            self._clients[address] = client
-        return client
+        self._turn += 1
+        return addresses[self._turn % len(addresses)]
+
+    def _open(self, name: str, address: str) -> httpx.AsyncClient:
+        if address.startswith("http"):
+            return httpx.AsyncClient(base_url=address, timeout=TIMEOUT_SECONDS, trust_env=False)
+        transport: httpx.AsyncBaseTransport
+        if name in self._local:
+            transport = httpx.ASGITransport(app=self._local[name])
+        else:
+            # A socket speaks no TLS, and making a context for it blocks the loop for 50 ms.
+            transport = httpx.AsyncHTTPTransport(uds=address, verify=False)
+        return httpx.AsyncClient(
+            transport=transport, base_url="http://peer", timeout=TIMEOUT_SECONDS, trust_env=False
+        )
 
     def _from_file(self) -> dict[str, list[str]]:
         try:

@@ -35,6 +35,8 @@ from trading_api.manager.render.supervisor import (
 )
 from trading_api.manager.state import FleetProcess, FleetState, load_state, save_state
 from trading_api.manager.surroundings import Surroundings
+from trading_api.runtime.production import ensure_startable
+from trading_api.runtime.settings import PlatformSettings, load_settings
 from trading_api.runtime.topology import (
     Address,
     DeploymentConfig,
@@ -126,6 +128,7 @@ def start(
         report("a supervisor without a known fleet is running; stopping it")
         engine.stop()
     config = load_config(config_path, environ=around.merged)
+    ensure_startable(load_settings(PlatformSettings, around.merged), around.merged)
     _clear_leftovers(around, report)
     _ensure_ports_free(
         [(config.nginx.host, config.nginx.port)]

@@ -15,6 +15,9 @@ from typing import Any
 
 from joserfc.jwk import ECKey, RSAKey
 
+SECRET_KEY_NAMES = ("SECRET_KEY", "JWT_SECRET_KEY")
+"""Variables that carry the platform's secret instead of the file; the first wins."""
+
 SECRET_KEY_FILE = "secret_key"  # noqa: S105 - a file's name
 PRIVATE_KEY_FILE = "jwt_private.pem"
 JWKS_FILE = "jwks.json"
@@ -54,7 +57,7 @@ def load_secret_key(directory: Path, environ: Mapping[str, str]) -> bytes:
     Raises:
         FileNotFoundError: Neither is there; `ensure_secrets` makes the file.
     """
-    given = environ.get("SECRET_KEY") or environ.get("JWT_SECRET_KEY")
+    given = next((environ[name] for name in SECRET_KEY_NAMES if environ.get(name)), None)
     return given.encode() if given else (directory / SECRET_KEY_FILE).read_bytes()
 
 

@@ -11,6 +11,7 @@ import os
 import resource
 import socket
 import subprocess
+import sys
 import time
 import xmlrpc.client
 from collections.abc import Mapping, Sequence
@@ -22,8 +23,12 @@ from typing import Any, Protocol
 from trading_api.manager import processes
 from trading_api.manager.processes import ProcessRecord
 
-# The next spawn of supervisord takes about this long on a busy laptop.
-_SUPERVISOR_START_SECONDS = 10
+# Forking without executing isn't safe on macOS, where system libraries start threads.
+_SUPERVISORD = (
+    "trading_api.manager.supervise" if sys.platform == "linux" else "supervisor.supervisord"
+)
+# It imports what the modules need first; one that fails ends and is noticed at once.
+_SUPERVISOR_START_SECONDS = 60
 _FILES_OPEN_MAX = 65_536
 
 
@@ -126,7 +131,7 @@ class SupervisordEngine:
         output = self._log_folder / "supervisord.out"
         with output.open("wb") as stream:
             child = subprocess.Popen(
-                [self._python, "-m", "supervisor.supervisord", "-n", "-c", str(self._config)],
+                [self._python, "-m", _SUPERVISORD, "-n", "-c", str(self._config)],
                 stdin=subprocess.DEVNULL,
                 stdout=stream,
                 stderr=subprocess.STDOUT,

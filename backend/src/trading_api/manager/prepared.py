@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
 
+from trading_api.manager.sources import list_sources
 from trading_api.manager.surroundings import Surroundings
 from trading_api.runtime.topology import DeploymentConfig, ManifestLike, database_url_of
 
@@ -129,7 +129,7 @@ def _fingerprint(config: DeploymentConfig, around: Surroundings, package: Path) 
     digest = hashlib.sha256()
     digest.update(f"{sys.executable} {sys.version} {around.paths}".encode())
     digest.update(config.model_dump_json().encode())
-    for path in _sources(package):
+    for path in list_sources(package):
         status = path.stat()
         digest.update(f"{path} {status.st_mtime_ns} {status.st_size}\n".encode())
     for name, text in sorted(_relevant(config, around).items()):
@@ -138,13 +138,6 @@ def _fingerprint(config: DeploymentConfig, around: Surroundings, package: Path) 
         names = sorted(path.name for path in around.paths.secrets.iterdir())
         digest.update(" ".join(names).encode())
     return digest.hexdigest()
-
-
-def _sources(folder: Path) -> Iterator[Path]:
-    for root, folders, files in os.walk(folder):
-        folders[:] = sorted(each for each in folders if each not in {"__pycache__", "tests"})
-        for name in sorted(files):
-            yield Path(root) / name
 
 
 def _relevant(config: DeploymentConfig, around: Surroundings) -> Mapping[str, str]:

@@ -81,9 +81,11 @@ def make_venv(folder: Path) -> Path:
     version = f"{sys.version_info[0]}.{sys.version_info[1]}."
     if config.is_file() and python.exists():
         found = re.search(r"^version(?:_info)?\s*=\s*(\S+)", config.read_text(), re.MULTILINE)
-        if found and found[1].startswith(version):
+        if found and found[1].startswith(version) and stamp_of(folder).exists():
             return python
     if folder.exists():
+        if not stamp_of(folder).exists():
+            raise SystemExit(f"error: {folder} is somebody else's; remove it, or choose VENV=…")
         shutil.rmtree(folder)
     try:
         # Unpacking pip takes longer than all that follows; it runs from its bundled wheel.
@@ -93,6 +95,7 @@ def make_venv(folder: Path) -> Path:
             f"error: can't make {folder}: {error}\n"
             "On Debian and Ubuntu: apt-get install python3-venv"
         ) from error
+    stamp_of(folder).write_text("unfinished\n")
     return python
 
 

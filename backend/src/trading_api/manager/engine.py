@@ -136,7 +136,7 @@ class SupervisordEngine:
                 stdout=stream,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                env=dict(os.environ if environ is None else environ),
+                env=_with_import_path(os.environ if environ is None else environ),
                 cwd="/",
                 preexec_fn=_raise_file_limit,
             )
@@ -285,6 +285,13 @@ class UnixConnection(http.client.HTTPConnection):
         except OSError:
             self.sock.close()
             raise
+
+
+def _with_import_path(environ: Mapping[str, str]) -> dict[str, str]:
+    """Let the children, which start in another folder, import what this process imports."""
+    inherited = filter(None, environ.get("PYTHONPATH", "").split(os.pathsep))
+    parts = [Path(__file__).resolve().parents[2], *(Path(part).absolute() for part in inherited)]
+    return {**environ, "PYTHONPATH": os.pathsep.join(str(part) for part in parts)}
 
 
 def _raise_file_limit() -> None:

@@ -145,7 +145,7 @@ def start(
     save_state(topology.paths, state)
     report(f"starting {len(topology.processes)} processes, the bus and nginx")
     try:
-        engine.start(environ=_supervisor_environment(around))
+        engine.start(environ=around.environ)
         wait_ready(state, around, report=report, timeout_seconds=ready_seconds)
     except (FleetError, EngineError, KeyboardInterrupt) as error:
         report("stopping what was started")
@@ -553,15 +553,6 @@ def test_nginx_config(nginx: Path, config: Path) -> str | None:
     command = [str(nginx), "-t", "-q", "-p", folder, "-c", str(config), "-e", "stderr"]
     answer = subprocess.run(command, capture_output=True, text=True, check=False, timeout=20)
     return None if answer.returncode == 0 else answer.stderr.strip() or "nginx -t failed"
-
-
-def _supervisor_environment(around: Surroundings) -> dict[str, str]:
-    environ = dict(around.environ)
-    if environ.get("PYTHONPATH"):
-        # The processes start in another folder.
-        parts = environ["PYTHONPATH"].split(os.pathsep)
-        environ["PYTHONPATH"] = os.pathsep.join(str(Path(part).absolute()) for part in parts)
-    return environ
 
 
 def _state_of(

@@ -17,10 +17,10 @@ _APPLICATION = "trading_api.app"
 
 
 class ModuleFailedError(Exception):
-    """A module can't be built; the message names it and the reason."""
+    """A module can't be built, or its verb failed; the message names it and the reason."""
 
-    def __init__(self, module: str, error: Exception) -> None:
-        super().__init__(f"the module {module!r} can't be built: {type(error).__name__}: {error}")
+    def __init__(self, module: str, error: Exception, *, what: str = "can't be built") -> None:
+        super().__init__(f"the module {module!r} {what}: {type(error).__name__}: {error}")
 
 
 def run(
@@ -36,7 +36,7 @@ def run(
 
     Raises:
         ConfigurationError: a module's settings are wrong.
-        ModuleFailedError: a module can't be built.
+        ModuleFailedError: a module can't be built, or its verb raised.
 
     Returns:
         The exit code; None where no module brings the verb.
@@ -63,7 +63,10 @@ def run(
         except Exception as error:
             raise ModuleFailedError(name, error) from error
         for command in _commands_of(process, verb):
-            code = asyncio.run(_run_and_close(command, arguments, process))
+            try:
+                code = asyncio.run(_run_and_close(command, arguments, process))
+            except Exception as error:
+                raise ModuleFailedError(name, error, what=f"failed at {verb!r}") from error
             if code:
                 return code
     return code

@@ -10,11 +10,14 @@ import pkgutil
 from collections.abc import Iterator, Mapping
 from importlib.metadata import entry_points
 
-from trading_api.runtime.module import Module
+from trading_api.runtime.module import Manifest, Module
 from trading_api.runtime.settings import ConfigurationError
 
 BUILT_IN_PACKAGE = "trading_api.modules"
 ENTRY_POINT_GROUP = "trading_api.modules"
+
+_ANY_FAILURE = (Exception, SystemExit)
+"""A module's code may fail in any way; one that exits must not take the start along silently."""
 
 
 class RegistryError(ConfigurationError):
@@ -34,7 +37,7 @@ def discover(
     for origin, load in (*_built_in(package), *_third_party(group)):
         try:
             module = load()
-        except Exception as error:  # noqa: BLE001 - a module's code may fail in any way
+        except _ANY_FAILURE as error:
             mistakes.append(_cannot_import(origin, error))
             continue
         name = module.manifest.name
@@ -94,7 +97,7 @@ def load(names: str) -> dict[str, type[Module]]:
             return select(discover(), names)
         try:
             module = loader()
-        except Exception as error:
+        except _ANY_FAILURE as error:
             raise RegistryError([_cannot_import(name, error)]) from error
         if module.manifest.name != name or name in found:
             return select(discover(), names)
@@ -102,7 +105,7 @@ def load(names: str) -> dict[str, type[Module]]:
     return found or select(discover(), names)
 
 
-def _cannot_import(origin: str, error: Exception) -> str:
+def _cannot_import(origin: str, error: BaseException) -> str:
     return f"module {origin} can't be imported: {type(error).__name__}: {error}"
 
 
@@ -119,7 +122,7 @@ class _Loader:
         ]
         if len(classes) != 1:
             raise TypeError(f"{self.path} must define one Module, it defines {len(classes)}")
-        return classes[0]
+        return _with_manifest(classes[0], self.path)
 
 
 def _built_in(package: str) -> Iterator[tuple[str, _Loader]]:
@@ -138,7 +141,13 @@ class _EntryPointLoader(_Loader):
         loaded = self._load()  # type: ignore[operator]
         if not (inspect.isclass(loaded) and issubclass(loaded, Module)):
             raise TypeError(f"{self.path} is not a Module subclass")
-        return loaded
+        return _with_manifest(loaded, self.path)
+
+
+def _with_manifest(module: type[Module], path: str) -> type[Module]:
+    if not isinstance(getattr(module, "manifest", None), Manifest):
+        raise TypeError(f"{path} has no manifest")
+    return module
 
 
 def _third_party(group: str) -> Iterator[tuple[str, _Loader]]:

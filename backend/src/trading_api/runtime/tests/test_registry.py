@@ -50,14 +50,17 @@ def test_discover_when_sound_then_names_every_module(package):
 
 def test_discover_when_broken_and_duplicate_then_lists_all_mistakes(package):
     made = package(
-        good=a_module("good"), same=a_module("good"), broken="import no_such_thing", empty=""
-    )
+        good=a_module("good"), same=a_module("good"), broken="import no_such_thing", empty="",
+        exits="raise SystemExit(0)", bare=a_module("bare").replace("manifest =", "other ="),
+    )  # fmt: skip
     with pytest.raises(RegistryError) as raised:
         discover(package=made, group="none")
-    assert len(raised.value.mistakes) == 3
+    assert len(raised.value.mistakes) == 5
     text = str(raised.value)
     assert "module broken can't be imported: ModuleNotFoundError" in text
     assert "module empty can't be imported" in text
+    assert "module exits can't be imported: SystemExit: 0" in text
+    assert "bare.module has no manifest" in text
     assert "has the name 'good'" in text
 
 

@@ -71,7 +71,7 @@ list-modules: install ## list the modules there are
 ##@ test
 test: install-test ## the whole suite
 	@$(PYTEST) -n auto -m "not fleet and not browser" $(args)
-	@$(PYTEST) -n 0 -m "fleet or browser" $(args)
+	@$(PYTEST) -n 0 -m "(fleet or browser) and not nightly" $(args)
 
 test-modules: install-test ## some modules: modules=broker,datafeed
 	@$(PYTEST) -n 0 $(foreach each,$(subst $(COMMA), ,$(modules)),src/trading_api/modules/$(subst -,_,$(each)))
@@ -80,7 +80,7 @@ test-module-%: install-test
 	@$(PYTEST) -n 0 src/trading_api/modules/$(subst -,_,$*)
 
 test-integration: install-test ## journeys over the real multi-process stack
-	@$(PYTEST) -n 0 -m fleet
+	@$(PYTEST) -n 0 -m "fleet and not nightly"
 
 test-boundaries: install-test ## the import walls, each with a planted violation
 	@cd "$(BACKEND)" && PYTHONPATH=src "$(VENV)/bin/lint-imports" --no-cache
@@ -92,8 +92,11 @@ test-smoke: install-test ## pages in a real browser
 test-faults: install-test ## kill, freeze and corrupt what runs
 	@$(PYTEST) -n 0 tests/faults
 
+test-nightly: install-test ## the same at many instants, on both databases; FAULT_ROUNDS=20 FAULT_SEED=…
+	@$(PYTEST) -n 0 -s -m nightly $(args)
+
 test-coverage: install-test ## a map of what is untested
-	@$(PYTEST) -n auto -m "not browser" --cov=trading_api --cov-branch --cov-report=term-missing:skip-covered
+	@$(PYTEST) -n auto -m "not browser and not nightly" --cov=trading_api --cov-branch --cov-report=term-missing:skip-covered
 
 ##@ quality
 check: install-test lint-check format-check type-check test-walls render-check generate-check lint-response-models ## everything that a change must pass
@@ -186,7 +189,7 @@ help: ## this list
 
 .PHONY: install install-test ensure-python install-hooks backend-dev-multi backend-status \
 	backend-logs backend-stop backend-restart health dev dev-no-debug kill-dev list-modules test \
-	test-modules test-integration test-boundaries test-smoke test-faults test-coverage check lint \
+	test-modules test-integration test-boundaries test-smoke test-faults test-nightly test-coverage check lint \
 	lint-check lint-response-models format format-check type-check test-walls generate \
 	generate-check generate-specs export-openapi export-asyncapi render render-check golden migrate \
 	logs-tail logs-tail-nginx logs-clean bench clean clean-data clean-cache setup run dev-backend test-all test-cov \

@@ -56,7 +56,9 @@ def wait_for(condition: Callable[[], bool]) -> None:
 
 
 @pytest.fixture
-def engine(short_folder):
+def engine(short_folder, monkeypatch):
+    # What modules would import plays no part here.
+    monkeypatch.setenv("TRADING_PRELOAD", "0")
     programs = [a_program(name, short_folder) for name in ("one", "two")]
     config = write_config(short_folder, *programs)
     found = SupervisordEngine(

@@ -90,8 +90,8 @@ def wait_for(condition: Callable[[], bool], seconds: float = 30) -> None:
         time.sleep(0.05)
 
 
-def who(fleet: Fleet, module: str = "echo") -> httpx.Response:
-    return httpx.get(f"{fleet.url}/api/v1/{module}/who", timeout=5, trust_env=False)
+def who(fleet: Fleet, module: str = "echo", *, timeout: float = 5) -> httpx.Response:
+    return httpx.get(f"{fleet.url}/api/v1/{module}/who", timeout=timeout, trust_env=False)
 
 
 def test_start_is_idempotent_and_says_so(fleet):
@@ -300,6 +300,24 @@ def test_folder_too_deep_for_sockets_works(short_folder):
     try:
         fleet.start()
         assert fleet.status()["well"] is True
+    finally:
+        fleet.stop()
+
+
+def test_killed_gunicorn_takes_its_workers_along(short_folder):
+    fleet = a_fleet(short_folder, CONFIG.replace("[tally]", "[tally], workers: 2"))
+    try:
+        fleet.start()
+        master = pids_of(fleet)["tally_0"]
+        children = Path(f"/proc/{master}/task/{master}/children").read_text().split()
+        workers = [processes.record_of(int(pid)) for pid in children]
+        assert len(workers) == 2
+        assert who(fleet, "tally").json()["pid"] in {each.pid for each in workers if each}
+        os.kill(master, signal.SIGKILL)
+        assert processes.wait_gone([each for each in workers if each], timeout_seconds=15) == []
+        wait_for(lambda: pids_of(fleet)["tally_0"] not in {None, master})
+        # A master listens before its workers are there, so this waits rather than fails.
+        assert who(fleet, "tally", timeout=60).status_code == 200
     finally:
         fleet.stop()
 

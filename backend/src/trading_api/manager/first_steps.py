@@ -40,5 +40,7 @@ def first_steps(state: FleetState) -> str:
     running = [name for name in _BY_MODULE if name in state.modules]
     if "auth" not in running:
         running = [name for name in running if name == "gateway"]
+    if not running:
+        return ""
     text = "\n".join(_BY_MODULE[name].strip() for name in running)
     return f"First steps:\n\nURL={state.base_url}\n{text}\n"

@@ -6,11 +6,13 @@ What lives here reads the kernel's tables and sends signals; it knows nothing of
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import signal
 import socket
 import sys
+import threading
 import time
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
@@ -18,6 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
+
+_PR_SET_PDEATHSIG = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +109,25 @@ def ensure_supervised(folder: Path) -> None:
     supervisor = read_record(folder / "supervisord.json")
     if supervisor is not None and not is_alive(supervisor):
         raise SystemExit("the supervisor that started this process is gone")
+
+
+def tie_to_parent(parent: int) -> None:
+    """Have this process told to end (SIGTERM) when its parent ends, however that ends.
+
+    Linux's kernel does it; elsewhere a thread looks every second.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+        if os.getppid() != parent:
+            raise SystemExit("the process that started this one is gone")
+        return
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, name="parent-watch", daemon=True).start()
 
 
 def read_living(folder: Path) -> list[ProcessRecord]:

@@ -7,10 +7,7 @@ variables over `servers.<name>.env` over `.env`.
 from __future__ import annotations
 
 import os
-import signal
 import sys
-import threading
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -68,7 +65,9 @@ def serve(options: ServeOptions) -> None:
         options.socket.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     if options.workers > 1:
         _become_gunicorn(options)
-    _watch_parent()
+    if "SUPERVISOR_ENABLED" in os.environ and sys.platform != "linux":
+        # On Linux setpriv has seen to it, or the fork itself.
+        processes.tie_to_parent(os.getppid())
     import uvicorn
 
     where: dict[str, Any] = (
@@ -175,17 +174,3 @@ def _become_gunicorn(options: ServeOptions) -> None:
         *("--keep-alive", "75", "--backlog", "2048", "--no-control-socket"),
     ]
     os.execv(command[0], command)  # noqa: S606 - the pid stays the supervised one
-
-
-def _watch_parent() -> None:
-    """End with a killed supervisor where the kernel doesn't see to it (macOS has no pdeathsig)."""
-    if sys.platform == "linux" or "SUPERVISOR_ENABLED" not in os.environ:
-        return
-    parent = os.getppid()
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(1)
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    threading.Thread(target=watch, name="parent-watch", daemon=True).start()

@@ -10,7 +10,6 @@ executed as the configuration says.
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import hashlib
 import importlib
@@ -26,6 +25,7 @@ from pathlib import Path
 from supervisor.options import ServerOptions
 from supervisor.supervisord import go
 
+from trading_api.manager.processes import tie_to_parent
 from trading_api.manager.sources import list_sources
 
 # What a process that serves needs before it knows which modules; a missing one shows at the start.
@@ -42,7 +42,6 @@ _PRELOADED = (
 )
 _BUILT_IN_PACKAGE = "trading_api.modules"
 _SERVE = ("-m", "trading_api", "serve")
-_PR_SET_PDEATHSIG = 1
 
 
 class ForkingOptions(ServerOptions):  # type: ignore[misc] # supervisor has no types
@@ -68,7 +67,7 @@ class ForkingOptions(ServerOptions):  # type: ignore[misc] # supervisor has no t
                 signal.signal(number, signal.SIG_DFL)
             signal.signal(signal.SIGINT, signal.default_int_handler)
             signal.signal(signal.SIGUSR2, signal.SIG_DFL)
-            _die_with(self.supervisor_pid)
+            tie_to_parent(self.supervisor_pid)
             os.environ.clear()
             os.environ.update(env)
             from trading_api.manager.cli import main
@@ -141,13 +140,6 @@ def main() -> None:
     go(options)
     options.close_httpservers()
     options.close_logger()
-
-
-def _die_with(supervisor_pid: int) -> None:
-    """Have the kernel end this process with its supervisor, as setpriv would."""
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
-    if os.getppid() != supervisor_pid:
-        raise SystemExit("the supervisor that started this process is gone")
 
 
 if __name__ == "__main__":

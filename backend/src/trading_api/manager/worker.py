@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from typing import Any
 
+from trading_api.manager.processes import tie_to_parent
 from trading_api.manager.serve import server_settings
 
 with warnings.catch_warnings():
@@ -23,3 +24,8 @@ class ModuleWorker(UvicornWorker):
         for key, value in server_settings(None).items()
         if key not in _TAKEN_FROM_GUNICORN
     }
+
+    def init_process(self) -> None:
+        """Serve until told to stop; a killed master takes its workers along."""
+        tie_to_parent(self.ppid)
+        super().init_process()

@@ -131,7 +131,9 @@ def main() -> None:
     """Run supervisord until it is told to stop."""
     # Threads don't survive a fork; the linear algebra library would start some.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    preloaded = preload() if os.environ.get("TRADING_PRELOAD", "1") != "0" else ""
+    # Elsewhere a fork of a process that has loaded system libraries may not run them.
+    may_fork = sys.platform == "linux" and os.environ.get("TRADING_PRELOAD", "1") != "0"
+    preloaded = preload() if may_fork else ""
     options = ForkingOptions()
     options.realize(sys.argv[1:], doc=__doc__)
     options.first = True

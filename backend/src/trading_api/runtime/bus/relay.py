@@ -7,19 +7,18 @@ numbered, where consumers ask for them over HTTP.
 
 import asyncio
 
-import hiredis
 import structlog
+from redis.exceptions import ResponseError
 
 from trading_api.kernel.clock import Clock
 from trading_api.runtime.bus import metrics
-from trading_api.runtime.bus.bus import Bus
+from trading_api.runtime.bus.bus import Bus, BusCommandError, BusUnavailableError
 from trading_api.runtime.bus.facts import (
     STREAM_LENGTH,
     add_command,
     get_stream_end,
     wake_channel_of,
 )
-from trading_api.runtime.bus.link import BusCommandError, BusUnavailableError
 from trading_api.runtime.database.leases import Lease, Leases
 from trading_api.runtime.database.outbox import RETENTION, Outbox
 from trading_api.runtime.database.transactions import Database, Transaction
@@ -153,7 +152,7 @@ class Relay:
         )
         for reply in replies:
             # "equal or smaller": the stream has it, from us before a crash or from a predecessor.
-            if isinstance(reply, hiredis.ReplyError) and "equal or smaller" not in str(reply):
+            if isinstance(reply, ResponseError) and "equal or smaller" not in str(reply):
                 raise BusCommandError(str(reply))
         self._published = self._sent = envelopes[-1].sequence
         metrics.FACTS_PUBLISHED.labels(self._producer).inc(len(envelopes))

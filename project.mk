@@ -3,7 +3,7 @@
 #   make -f project.mk test         one of it
 # GNU make 3.81 and later; backend/Makefile offers the same names.
 
-ROOT := $(patsubst %/,%,$(dir $(abspath $(lastword $(MAKEFILE_LIST)))))
+ROOT := $(shell cd "$(dir $(lastword $(MAKEFILE_LIST)))" && pwd)
 BACKEND := $(ROOT)/backend
 VENV ?= $(BACKEND)/.venv
 PY := $(VENV)/bin/python

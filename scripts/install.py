@@ -99,6 +99,12 @@ def make_venv(folder: Path) -> Path:
     return python
 
 
+def script_of(python: Path, module: str, function: str) -> str:
+    """Return a program that a shell starts, since a first line can't name a path with blanks."""
+    head = f"#!/bin/sh\n'''exec' \"{python}\" \"$0\" \"$@\"\n' '''\n"
+    return f"{head}import sys\nfrom {module} import {function}\n\nsys.exit({function}())\n"
+
+
 def bundled_pip() -> Path | None:
     """Return the wheel of pip that this Python brings, or None where it is kept elsewhere."""
     places = [Path(sysconfig.get_path("stdlib")) / "ensurepip" / "_bundled"]
@@ -169,9 +175,7 @@ def install_editable(folder: Path, python: Path) -> None:
     }
     for name, target in project.get("scripts", {}).items():
         module, _, function = target.partition(":")
-        files[folder / "bin" / name] = (
-            f"#!{python}\nimport sys\nfrom {module} import {function}\nsys.exit({function}())\n"
-        )
+        files[folder / "bin" / name] = script_of(python, module, function)
     records = []
     for path, text in files.items():
         path.parent.mkdir(parents=True, exist_ok=True)

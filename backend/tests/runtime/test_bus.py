@@ -208,7 +208,7 @@ async def test_call_when_the_loop_was_held_up_then_the_answer_that_came_counts(
 
 async def test_call_when_one_blocks_then_the_others_are_answered(bus: Bus) -> None:
     blocking = asyncio.create_task(bus.call("BLPOP", "list", 5, timeout_seconds=6))
-    await asyncio.gather(*(bus.call("PING") for _ in range(100)))
+    await asyncio.gather(*(bus.call("PING", timeout_seconds=5) for _ in range(100)))
     await bus.call("RPUSH", "list", "mine")
     assert await blocking == [b"list", b"mine"]
 

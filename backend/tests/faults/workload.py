@@ -32,6 +32,9 @@ DEPOSIT = Decimal("1.01")
 PACE_SECONDS = 0.04
 """Between two calls of one worker; four workers make about 80 calls a second."""
 
+ORDERS_MISSED = 3
+"""A socket that was cut stays away for that many orders."""
+
 REFRESH_GRACE_SECONDS = 10
 """So long may a lost answer to a refresh be asked for again; from the contract of auth."""
 
@@ -121,7 +124,7 @@ class Trader:
         quote = await self.person.client.post("/api/v1/datafeed/quotes", json={"symbols": [SYMBOL]})
         self._far = str((Decimal(str(quote.json()[0]["v"]["ask"])) / 2).quantize(Decimal("0.01")))
         self._opening = Decimal((await self.person.get("/api/v1/wallet"))["balance_usd"])
-        self.socket = OrdersSocket(self.person, self.account)
+        self.socket = OrdersSocket(self.person, self.account, self._count_orders)
         self._start(self.socket.run())
         await eventually(lambda: self.socket.connections == 1, within_seconds=HEAL_SECONDS)
         for work in (self._trade, self._fund, self._read, self._refresh):
@@ -147,6 +150,7 @@ class Trader:
 
     async def settle(self) -> None:
         """Begin nothing more, and wait until the outcome of everything begun is known."""
+        await eventually(lambda: self.socket.is_open, within_seconds=HEAL_SECONDS)
         self._is_stopping = True
         workers = self._tasks[1:]
         async with asyncio.timeout(HEAL_SECONDS):
@@ -245,6 +249,9 @@ class Trader:
             if "X-Next-Cursor" not in answer.headers:
                 return found
             cursor = {"cursor": answer.headers["X-Next-Cursor"]}
+
+    def _count_orders(self) -> int:
+        return sum(each.effect != "" for each in self.orders)
 
     # The workers
 
@@ -378,15 +385,24 @@ class Trader:
 class OrdersSocket:
     """The channel ``orders`` of one account, taken up again where it broke off.
 
+    It comes back only after some orders were acknowledged, so that there is something to catch up.
+
+    Args:
+        count_orders: tells how many were acknowledged so far.
+
     Attributes:
         seen: offset and order of every update, over all connections.
         began_at: offset of the snapshot that the first connection got.
         connections: how many there were.
+        is_open: whether the last one is still subscribed.
     """
 
-    def __init__(self, person: Person, account: str) -> None:
+    def __init__(self, person: Person, account: str, count_orders: Callable[[], int]) -> None:
         self._person = person
         self._account = account
+        self._count_orders = count_orders
+        self._returns_at = 0
+        self.is_open = False
         self.is_stopping = False
         self.seen: list[tuple[int, dict[str, Any]]] = []
         self.began_at = 0
@@ -397,11 +413,15 @@ class OrdersSocket:
     async def run(self) -> None:
         """Follow until stopped; a hole, a repeat or a lost place fails."""
         while not self.is_stopping:
+            before = self.connections
             try:
-                await self._follow()
+                if self._count_orders() >= self._returns_at:
+                    await self._follow()
             except (SocketClosedError, InvalidHandshake, OSError, EOFError):
-                # Away, or not back yet.
-                await asyncio.sleep(PACE_SECONDS)
+                self.is_open = False
+                if self.connections > before:
+                    self._returns_at = self._count_orders() + ORDERS_MISSED
+            await asyncio.sleep(PACE_SECONDS)
 
     async def _follow(self) -> None:
         url = f"{self._person.fleet.ws_url}/api/v1/broker/ws"
@@ -420,6 +440,7 @@ class OrdersSocket:
                 assert answer["epoch"] == self._epoch, answer
                 assert answer["offset"] == self.offset, answer
             self.connections += 1
+            self.is_open = True
             while not self.is_stopping:
                 payload = (await socket.next())["payload"]
                 if payload.get("snapshot"):

@@ -82,21 +82,21 @@ class Stage:
 
     async def until_healthy(self) -> None:
         """Wait until every module, the bus and nginx are well."""
-        await self.until_health("healthy")
+        await self.until_health("healthy", bus="up")
 
-    async def until_health(self, status: str) -> dict[str, Any]:
-        """Wait until the platform says that it is so; return what it said."""
+    async def until_health(self, status: str, *, bus: str) -> int:
+        """Wait until the platform says that it and the bus are so; return the answer's status."""
         said: list[dict[str, Any]] = [{}]
 
         async def is_so() -> bool:
             said[0] = await self.health()
-            return said[0].get("status") == status
+            return (said[0].get("status"), said[0].get("bus")) == (status, bus)
 
         try:
             await eventually(is_so, within_seconds=HEAL_SECONDS)
         except TimeoutError:
             pytest.fail(f"not {status}: {said[0]}")
-        return said[0]
+        return int(said[0]["code"])
 
     def _is_of_family(self, process: psutil.Process) -> bool:
         with contextlib.suppress(psutil.Error):

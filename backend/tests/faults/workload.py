@@ -299,6 +299,9 @@ class Trader:
         body = {"refresh_token": self._refresh_token}
         first = time.monotonic()
         while True:
+            # This caller keeps its token itself; a cookie, even of an answer that broke off,
+            # would be a second sign-in beside it.
+            self._device.cookies.clear()
             call, answer = await self._call(
                 self._device, "auth", "refresh", "POST", "/api/v1/auth/refresh-token", json=body
             )
@@ -323,8 +326,6 @@ class Trader:
 
     def _take_refresh_token(self, tokens: Mapping[str, Any]) -> None:
         self._refresh_token = str(tokens["refresh_token"])
-        # This caller keeps its token itself; a cookie beside it would be a second sign-in.
-        self._device.cookies.clear()
 
     async def _post_order(self, write: Write) -> dict[str, Any] | None:
         body = {**write.body, "clientOrderId": write.key}

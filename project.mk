@@ -71,9 +71,7 @@ list-modules: install ## list the modules there are
 ##@ test
 test: install-test ## the whole suite
 	@$(PYTEST) -n auto -m "not fleet and not browser" $(args)
-	@# A busy machine may make a fleet miss a deadline once: what failed is asked once more, alone.
-	@($(PYTEST) -n 0 -m "(fleet or browser) and not nightly" $(args)) || \
-		($(PYTEST) -n 0 -m "(fleet or browser) and not nightly" --lf --lfnf=none $(args))
+	@$(PYTEST) -n 0 -m "(fleet or browser) and not nightly" $(args)
 
 test-modules: install-test ## some modules: modules=broker,datafeed
 	@$(PYTEST) -n 0 $(foreach each,$(subst $(COMMA), ,$(modules)),src/trading_api/modules/$(subst -,_,$(each)))

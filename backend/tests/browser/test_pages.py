@@ -76,7 +76,9 @@ async def see(browser: WebDriver, url: str, ready: Callable[[WebDriver], object]
     """Open a page, wait until it shows what it should, and return its text."""
 
     def open_() -> str:
+        # What the page before this one noted is of no concern here.
         browser.get_log("performance")
+        browser.get_log("browser")
         browser.get(url)
         WebDriverWait(browser, SECONDS).until(ready)
         return str(browser.find_element(By.TAG_NAME, "body").text)

@@ -42,3 +42,22 @@ async def test_specification_when_fuzzed_then_every_answer_is_documented(
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
     assert "operation" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("path", "media_type"),
+    [
+        ("/api/v1/broker/executions", "application/problem+json"),
+        ("/api/v1/datafeed/udf/quotes", "application/json"),
+    ],
+)
+async def test_address_when_too_long_then_refused_as_documented(
+    path: str, media_type: str, person: Person
+):
+    answer = await person.client.get(path, params={"symbols": "A" * 9_000})
+    assert (answer.status_code, answer.headers["content-type"]) == (414, media_type)
+    if media_type == "application/json":
+        assert answer.json()["s"] == "error"
+    module = path.split("/")[3]
+    document = await person.get(f"/api/v1/{module}/openapi.json")
+    assert media_type in document["paths"][path]["get"]["responses"]["414"]["content"]

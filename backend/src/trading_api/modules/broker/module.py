@@ -29,6 +29,7 @@ from trading_api.modules.broker.service import (
     ReportService,
 )
 from trading_api.modules.broker.service.desk import Books
+from trading_api.modules.broker.service.risk import RiskGate
 from trading_api.modules.broker.settings import BrokerSettings
 from trading_api.modules.broker.ws import v1 as ws_v1
 from trading_api.runtime.database import Idempotency, Inbox, Leases, Outbox
@@ -101,6 +102,7 @@ class BrokerModule(Module):
             opening_cash_minor=settings.paper_balance * 100,
             per_user_max=settings.accounts_per_user_max,
         )
+        risk = RiskGate(quotes=self._quotes, policy=policy)
         orders = OrderService(
             database=database,
             books=books,
@@ -109,6 +111,7 @@ class BrokerModule(Module):
             quotes=self._quotes,
             instruments=instruments,
             policy=policy,
+            risk=risk,
         )
         self._reports = ReportService(
             database=database,
@@ -119,7 +122,7 @@ class BrokerModule(Module):
             policy=policy,
         )
         self._matching = MatchingService(
-            database=database, books=books, quotes=self._quotes, leases=leases
+            database=database, books=books, quotes=self._quotes, leases=leases, risk=risk
         )
         matching = MatchingLoop(self._matching, self._quotes, clock=clock)
         equity = EquityFeed(

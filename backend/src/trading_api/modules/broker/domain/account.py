@@ -1,12 +1,11 @@
 """Trading accounts: what they are worth, what their orders reserve, what they may still do."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
 from trading_api.kernel.values import Currency
-from trading_api.modules.broker.domain.instrument import VALUE_RAW_MAX, Quote
-from trading_api.modules.broker.domain.order import Order, OrderSide
+from trading_api.modules.broker.domain.instrument import Quote
 from trading_api.modules.broker.domain.position import Position
 
 
@@ -94,45 +93,3 @@ def compute_valuation(
         realized += position.realized_minor
         commission += position.commission_minor
     return Valuation(cash_minor, unrealized, margin, reserved, realized, commission)
-
-
-def compute_reservation(position: Position, orders: Sequence[Order]) -> int:
-    """Return what the open orders of one instrument reserve, in minor units (rules of margin, B).
-
-    The worse of "all buys fill" and "all sells fill" counts, and of it only what goes beyond the
-    size already held: so many units at the prices of that side's dearest orders, as margin, and
-    their commission. Orders that only close reserve nothing.
-    """
-    return max(
-        _reserve_side(position, [order for order in orders if order.side is side], side)
-        for side in OrderSide
-    )
-
-
-def is_countable(position: Position, orders: Sequence[Order]) -> bool:
-    """Tell whether the worst exposure stays within what integers of 63 bits can carry."""
-    for side in OrderSide:
-        theirs = [order for order in orders if order.side is side]
-        quantity = abs(position.signed_quantity) + sum(each.leaves_quantity for each in theirs)
-        price = max((each.reserve_price for each in theirs), default=position.last_price)
-        value = position.terms.compute_value(quantity, price)
-        if max(value, quantity * price, abs(position.cost) + value) > VALUE_RAW_MAX:
-            return False
-    return True
-
-
-def _reserve_side(position: Position, orders: Sequence[Order], side: OrderSide) -> int:
-    held = position.signed_quantity
-    total = sum(order.leaves_quantity for order in orders if not order.reduce_only)
-    beyond = abs(held + side.sign * total) - abs(held)
-    margin = commission = 0
-    for order in sorted(orders, key=lambda each: (-each.reserve_price, each.order_id)):
-        if beyond <= 0:
-            break
-        if order.reduce_only:
-            continue
-        quantity = min(beyond, order.leaves_quantity)
-        margin += position.terms.compute_margin(quantity, order.reserve_price)
-        commission += position.terms.compute_commission(quantity, order.reserve_price)
-        beyond -= quantity
-    return margin + commission

@@ -12,10 +12,8 @@ from trading_api.kernel.values import raw_of
 from trading_api.modules.broker.domain.arithmetic import divide_half_even
 from trading_api.modules.broker.domain.instrument import (
     COST_SCALE,
-    PPM,
     VALUE_RAW_MAX,
     Instrument,
-    Quote,
 )
 from trading_api.modules.broker.errors import OrderInvalidError
 
@@ -346,26 +344,6 @@ def measure(ticket: OrderTicket, instrument: Instrument, now: datetime) -> Measu
         )
     assert quantity is not None
     return Measures(quantity, limit_price, trigger_price, expires_at)
-
-
-def compute_reserve_price(
-    *,
-    type_: OrderType,
-    limit_price: int | None,
-    trigger_price: int | None,
-    quote: Quote,
-    slippage_cap_ppm: int,
-) -> int:
-    """Return the raw price to reserve margin at (rules of margin, B).
-
-    A limit reserves at the dearer of limit and market; a market or stop order at the dearer of
-    its reference and the ask, and the slippage cap on top, rounded up.
-    """
-    if type_.has_limit:
-        assert limit_price is not None
-        return max(limit_price, quote.ask)
-    reference = max(trigger_price or 0, quote.ask)
-    return -(-reference * (PPM + slippage_cap_ppm) // PPM)
 
 
 def day_end(now: datetime) -> datetime:

@@ -25,10 +25,10 @@ import sqlalchemy as sa
 
 from trading_api.ledger.checks import Violation, check_ledger
 from trading_api.modules.broker import tables
-from trading_api.modules.broker.domain.account import compute_reservation
 from trading_api.modules.broker.domain.event import AccountEvent
 from trading_api.modules.broker.domain.execution import Execution
 from trading_api.modules.broker.domain.instrument import QUOTE_AGE_MAX
+from trading_api.modules.broker.domain.margin import compute_reservation
 from trading_api.modules.broker.domain.matching import Liquidity
 from trading_api.modules.broker.domain.order import TRANSITIONS, Order, OrderStatus
 from trading_api.modules.broker.domain.position import Position, apply_fill

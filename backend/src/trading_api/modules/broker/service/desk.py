@@ -37,10 +37,11 @@ from trading_api.ledger.domain import (
     house_account,
 )
 from trading_api.ledger.engine import Ledger
-from trading_api.modules.broker.domain.account import Account, compute_reservation
+from trading_api.modules.broker.domain.account import Account
 from trading_api.modules.broker.domain.event import AccountEvent, CashChange, Subject
 from trading_api.modules.broker.domain.execution import Execution
 from trading_api.modules.broker.domain.instrument import COST_SCALE, Quote
+from trading_api.modules.broker.domain.margin import compute_reservation
 from trading_api.modules.broker.domain.matching import Liquidity
 from trading_api.modules.broker.domain.order import Order, OrderStatus
 from trading_api.modules.broker.domain.position import FillEffect, Position, apply_fill

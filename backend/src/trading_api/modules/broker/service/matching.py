@@ -6,17 +6,14 @@ from datetime import datetime
 
 import structlog
 
-from trading_api.modules.broker.domain.account import (
-    compute_reservation,
-    compute_valuation,
-)
 from trading_api.modules.broker.domain.instrument import Quote
+from trading_api.modules.broker.domain.margin import compute_reservation
 from trading_api.modules.broker.domain.matching import Liquidity, match
 from trading_api.modules.broker.domain.order import CloseReason, Order, TimeInForce
 from trading_api.modules.broker.ports import QuoteSource
 from trading_api.modules.broker.repository import BrokerRepository
 from trading_api.modules.broker.service.desk import Books, Desk
-from trading_api.modules.broker.service.orders import newest
+from trading_api.modules.broker.service.risk import RiskGate
 from trading_api.runtime.database import Database, Lease, Leases, Transaction
 
 log = structlog.get_logger("broker")
@@ -30,12 +27,19 @@ class MatchingService:
     """Fills, triggers and expires resting orders, account by account."""
 
     def __init__(
-        self, *, database: Database, books: Books, quotes: QuoteSource, leases: Leases
+        self,
+        *,
+        database: Database,
+        books: Books,
+        quotes: QuoteSource,
+        leases: Leases,
+        risk: RiskGate,
     ) -> None:
         self._database = database
         self._books = books
         self._quotes = quotes
         self._leases = leases
+        self._risk = risk
 
     @property
     def _repository(self) -> BrokerRepository:
@@ -190,7 +194,7 @@ class MatchingService:
         if found.triggers:
             order = order.trigger(desk.now)
             await desk.tell_order(order)
-            if not await self._is_carried(desk, order):
+            if not await self._risk.is_carried(desk, order):
                 order = order.reject(CloseReason.INSUFFICIENT_MARGIN, desk.now)
                 await desk.tell_order(order)
                 return order
@@ -214,17 +218,3 @@ class MatchingService:
             order = order.cancel(CloseReason.NOTHING_TO_REDUCE, desk.now)
             await desk.tell_order(order)
         return order
-
-    async def _is_carried(self, desk: Desk, order: Order) -> bool:
-        """Tell whether a stop's account can still carry it at its trigger."""
-        position = desk.positions[order.symbol]
-        reserves = compute_reservation(position, [order])
-        if reserves == 0:
-            return True
-        valuation = compute_valuation(
-            cash_minor=await desk.load_cash(),
-            positions=desk.positions.values(),
-            quotes=newest(self._quotes.find, desk.positions),
-        )
-        # The order's own reservation is in the valuation already.
-        return valuation.available_minor >= 0

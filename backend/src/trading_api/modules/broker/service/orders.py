@@ -1,7 +1,7 @@
 """Placing, changing and canceling orders, each decided under the account's lock."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -11,11 +11,9 @@ from trading_api.kernel.errors import FieldError, TradingError
 from trading_api.kernel.values import Currency, decimal_of
 from trading_api.modules.broker.domain.account import (
     Valuation,
-    compute_reservation,
-    compute_valuation,
-    is_countable,
 )
 from trading_api.modules.broker.domain.instrument import Instrument, Policy, Quote
+from trading_api.modules.broker.domain.margin import compute_reservation, compute_reserve_price
 from trading_api.modules.broker.domain.matching import Liquidity, match
 from trading_api.modules.broker.domain.order import (
     CLOSED,
@@ -25,7 +23,6 @@ from trading_api.modules.broker.domain.order import (
     OrderTicket,
     OrderType,
     TimeInForce,
-    compute_reserve_price,
     measure,
 )
 from trading_api.modules.broker.domain.position import Position
@@ -34,7 +31,6 @@ from trading_api.modules.broker.errors import (
     ClientOrderIdReusedError,
     InstrumentNotTradableError,
     InstrumentUnknownError,
-    InsufficientMarginError,
     MarketUnavailableError,
     OrderClosedError,
     OrderInvalidError,
@@ -47,6 +43,7 @@ from trading_api.modules.broker.ports import InstrumentSource, QuoteSource
 from trading_api.modules.broker.service.accounts import AccountService
 from trading_api.modules.broker.service.desk import Books, Desk
 from trading_api.modules.broker.service.keyed import Keyed
+from trading_api.modules.broker.service.risk import RiskGate
 from trading_api.runtime.database import Database, Idempotency, Transaction
 
 _AT_ONCE = frozenset({TimeInForce.IOC, TimeInForce.FOK})
@@ -111,6 +108,7 @@ class OrderService:
         quotes: QuoteSource,
         instruments: InstrumentSource,
         policy: Policy,
+        risk: RiskGate,
     ) -> None:
         self._database = database
         self._books = books
@@ -119,6 +117,7 @@ class OrderService:
         self._quotes = quotes
         self._instruments = instruments
         self._policy = policy
+        self._risk = risk
 
     async def place_order(
         self,
@@ -252,7 +251,7 @@ class OrderService:
                 )
                 if each.order_id != order_id
             ]
-            await self._ensure_carried(desk, order.symbol, [*others, changed])
+            await self._risk.ensure_carried(desk, order.symbol, [*others, changed])
             await self._books.repository.save_order(transaction, changed)
             await desk.tell_order(changed, is_modified=True)
             desk.reserve(order.symbol, [*others, changed])
@@ -311,16 +310,16 @@ class OrderService:
             open_orders = await self._books.repository.list_open_orders(
                 snapshot, account_id, symbol=ticket.symbol
             )
-            before = await self._value(desk)
+            before = await self._risk.value(desk)
             instrument = self._ensure_tradable(market, desk)
             quote = self._known_quote(instrument)
             order = self._drafted(desk, ticket, instrument, quote, None)
-            position = self._position_of(desk, instrument)
+            position = self._risk.position_of(desk, instrument)
             error: TradingError | None = None
             try:
                 self._ensure_fresh(order, quote, now)
                 _ensure_reduces(order, position, open_orders)
-                await self._ensure_carried(desk, order.symbol, [*open_orders, order])
+                await self._risk.ensure_carried(desk, order.symbol, [*open_orders, order])
             except TradingError as refusal:
                 error = refusal
         added = compute_reservation(position, [*open_orders, order]) - position.reserved_minor
@@ -393,12 +392,12 @@ class OrderService:
         quote = self._known_quote(instrument)
         order = self._drafted(desk, ticket, instrument, quote, client_order_id)
         self._ensure_fresh(order, quote, now)
-        position = self._position_of(desk, instrument)
+        position = self._risk.position_of(desk, instrument)
         others = await repository.list_open_orders(
             transaction, order.account_id, symbol=order.symbol
         )
         _ensure_reduces(order, position, others)
-        await self._ensure_carried(desk, order.symbol, [*others, order])
+        await self._risk.ensure_carried(desk, order.symbol, [*others, order])
         await desk.tell_order(order)
         found = match(order, quote) if _meets_newest(order) and quote.is_fresh(now) else None
         if found is not None and found.price is not None:
@@ -518,17 +517,6 @@ class OrderService:
             )
         return order
 
-    def _position_of(self, desk: Desk, instrument: Instrument) -> Position:
-        position = desk.positions.get(instrument.symbol)
-        terms = self._policy.terms_of(instrument, desk.account.currency)
-        if position is None:
-            position = Position(desk.account.account_id, terms, desk.now)
-        elif position.is_flat and not position.reserved_minor:
-            # Nothing hangs on the old terms any more.
-            position = replace(position, terms=terms)
-        desk.positions[instrument.symbol] = position
-        return position
-
     def _known_quote(self, instrument: Instrument) -> Quote:
         quote = self._quotes.find(instrument.symbol)
         if quote is None or quote.price_scale != instrument.price_scale:
@@ -545,42 +533,6 @@ class OrderService:
                 retry_after_seconds=1,
                 quote_at=quote.at.isoformat(),
             )
-
-    async def _ensure_carried(self, desk: Desk, symbol: str, orders: list[Order]) -> None:
-        """Refuse orders that need more than is available; those that only close need nothing."""
-        position = desk.positions[symbol]
-        if not is_countable(position, orders):
-            raise OrderInvalidError(
-                "qty: the account's exposure would be too large to count",
-                errors=[FieldError("qty", "value_too_large", "exposure is out of range")],
-            )
-        added = compute_reservation(position, orders) - position.reserved_minor
-        if added <= 0:
-            return
-        valuation = await self._value(desk)
-        if valuation.available_minor < added:
-            currency = desk.account.currency
-            raise InsufficientMarginError(
-                "the account hasn't the margin that this order needs",
-                required=f"{decimal_of(added, currency.scale):f}",
-                available=f"{decimal_of(valuation.available_minor, currency.scale):f}",
-                currency=currency.code,
-            )
-
-    async def _value(self, desk: Desk) -> Valuation:
-        return compute_valuation(
-            cash_minor=await desk.load_cash(),
-            positions=desk.positions.values(),
-            quotes=newest(self._quotes.find, desk.positions),
-        )
-
-
-def newest(
-    find: Callable[[str], Quote | None], symbols: Mapping[str, Position]
-) -> dict[str, Quote]:
-    """Return the newest known quotes of those instruments that have one."""
-    found = {symbol: find(symbol) for symbol in symbols}
-    return {symbol: quote for symbol, quote in found.items() if quote is not None}
 
 
 def _meets_newest(order: Order) -> bool:

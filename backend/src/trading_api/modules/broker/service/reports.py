@@ -19,7 +19,7 @@ from trading_api.modules.broker.ports import InstrumentSource, QuoteSource
 from trading_api.modules.broker.repository.checks import Violation, check_broker
 from trading_api.modules.broker.service.accounts import AccountService
 from trading_api.modules.broker.service.desk import Books
-from trading_api.modules.broker.service.orders import newest
+from trading_api.modules.broker.service.risk import newest
 from trading_api.runtime.database import Database, Transaction
 
 ORDERS_MAX = 1000

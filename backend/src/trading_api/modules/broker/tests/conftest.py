@@ -25,6 +25,7 @@ from trading_api.modules.broker.service import (
 from trading_api.modules.broker.service.desk import Books
 from trading_api.modules.broker.service.orders import Placed
 from trading_api.modules.broker.service.reports import AccountReport
+from trading_api.modules.broker.service.risk import RiskGate
 from trading_api.modules.broker.tests.builders import POLICY, FakeInstruments, FakeMarket
 from trading_api.runtime.database import Database, Idempotency, Inbox, Lease, Leases, Outbox
 from trading_api.runtime.database.migrations import Migrations, upgrade
@@ -150,6 +151,7 @@ def build_venue(
         per_user_max=3,
     )
     instruments = FakeInstruments()
+    risk = RiskGate(quotes=market, policy=POLICY)
     return Venue(
         database=database,
         clock=clock,
@@ -163,8 +165,11 @@ def build_venue(
             quotes=market,
             instruments=instruments,
             policy=POLICY,
+            risk=risk,
         ),
-        matching=MatchingService(database=database, books=books, quotes=market, leases=leases),
+        matching=MatchingService(
+            database=database, books=books, quotes=market, leases=leases, risk=risk
+        ),
         reports=ReportService(
             database=database,
             books=books,

@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trading_api.modules.broker.domain.account import compute_reservation, compute_valuation
+from trading_api.modules.broker.domain.account import compute_valuation
 from trading_api.modules.broker.domain.arithmetic import divide_half_even, divide_up, rescale
 from trading_api.modules.broker.domain.instrument import COST_SCALE, full_symbol
+from trading_api.modules.broker.domain.margin import compute_reservation, compute_reserve_price
 from trading_api.modules.broker.domain.matching import match
 from trading_api.modules.broker.domain.order import (
     CLOSED,
@@ -22,7 +23,6 @@ from trading_api.modules.broker.domain.order import (
     OrderSide,
     OrderStatus,
     TimeInForce,
-    compute_reserve_price,
     day_end,
     measure,
 )

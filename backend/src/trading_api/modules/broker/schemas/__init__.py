@@ -1,0 +1,79 @@
+"""Wire models of the broker in TradingView's shapes, and their conversion from the domain.
+
+Enumerations are TradingView's numbers; instants are milliseconds since 1970 UTC; prices,
+quantities and money are JSON numbers written as exact decimals, never through a float.
+"""
+
+from trading_api.modules.broker.schemas.accounts import (
+    AccountRequest,
+    AccountView,
+    CashView,
+    EventView,
+    StateView,
+    show,
+)
+from trading_api.modules.broker.schemas.instruments import (
+    InstrumentView,
+    QuantityRules,
+    QuoteView,
+)
+from trading_api.modules.broker.schemas.orders import (
+    CurrentQuotes,
+    DoneView,
+    DurationRequest,
+    DurationView,
+    MessageView,
+    OrderPatch,
+    OrderRequest,
+    OrderView,
+    PlacedView,
+    PreviewRow,
+    PreviewSection,
+    PreviewView,
+)
+from trading_api.modules.broker.schemas.positions import (
+    ExecutionView,
+    PositionView,
+)
+from trading_api.modules.broker.schemas.wire import (
+    SIDE_NUMBERS,
+    STATUS_NUMBERS,
+    TYPE_NUMBERS,
+    ClientOrderId,
+    EventKind,
+    encode,
+    fragment,
+)
+
+__all__ = [
+    "SIDE_NUMBERS",
+    "STATUS_NUMBERS",
+    "TYPE_NUMBERS",
+    "AccountRequest",
+    "AccountView",
+    "CashView",
+    "ClientOrderId",
+    "CurrentQuotes",
+    "DoneView",
+    "DurationRequest",
+    "DurationView",
+    "EventKind",
+    "EventView",
+    "ExecutionView",
+    "InstrumentView",
+    "MessageView",
+    "OrderPatch",
+    "OrderRequest",
+    "OrderView",
+    "PlacedView",
+    "PositionView",
+    "PreviewRow",
+    "PreviewSection",
+    "PreviewView",
+    "QuantityRules",
+    "QuoteView",
+    "StateView",
+    "encode",
+    "fragment",
+    "show",
+]

@@ -1,0 +1,82 @@
+"""Pre-trade risk: what an account may take on, asked inside the transaction that accepts."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+
+from trading_api.kernel.errors import FieldError
+from trading_api.kernel.values import decimal_of
+from trading_api.modules.broker.domain.account import Valuation, compute_valuation
+from trading_api.modules.broker.domain.instrument import Instrument, Policy, Quote
+from trading_api.modules.broker.domain.margin import compute_reservation, is_countable
+from trading_api.modules.broker.domain.order import Order
+from trading_api.modules.broker.domain.position import Position
+from trading_api.modules.broker.errors import InsufficientMarginError, OrderInvalidError
+from trading_api.modules.broker.ports import QuoteSource
+from trading_api.modules.broker.service.desk import Desk
+
+
+class RiskGate:
+    """What acceptance and triggers ask of an account before its exposure may grow."""
+
+    def __init__(self, *, quotes: QuoteSource, policy: Policy) -> None:
+        self._quotes = quotes
+        self._policy = policy
+
+    def position_of(self, desk: Desk, instrument: Instrument) -> Position:
+        """Return the desk's position in an instrument, a flat one on today's terms if need be."""
+        position = desk.positions.get(instrument.symbol)
+        terms = self._policy.terms_of(instrument, desk.account.currency)
+        if position is None:
+            position = Position(desk.account.account_id, terms, desk.now)
+        elif position.is_flat and not position.reserved_minor:
+            # Nothing hangs on the old terms any more.
+            position = replace(position, terms=terms)
+        desk.positions[instrument.symbol] = position
+        return position
+
+    async def ensure_carried(self, desk: Desk, symbol: str, orders: Sequence[Order]) -> None:
+        """Refuse orders that need more than is available; those that only close need nothing."""
+        position = desk.positions[symbol]
+        if not is_countable(position, orders):
+            raise OrderInvalidError(
+                "qty: the account's exposure would be too large to count",
+                errors=[FieldError("qty", "value_too_large", "exposure is out of range")],
+            )
+        added = compute_reservation(position, orders) - position.reserved_minor
+        if added <= 0:
+            return
+        valuation = await self.value(desk)
+        if valuation.available_minor < added:
+            currency = desk.account.currency
+            raise InsufficientMarginError(
+                "the account hasn't the margin that this order needs",
+                required=f"{decimal_of(added, currency.scale):f}",
+                available=f"{decimal_of(valuation.available_minor, currency.scale):f}",
+                currency=currency.code,
+            )
+
+    async def value(self, desk: Desk) -> Valuation:
+        """Return what the account is worth at the newest quotes known."""
+        return compute_valuation(
+            cash_minor=await desk.load_cash(),
+            positions=desk.positions.values(),
+            quotes=newest(self._quotes.find, desk.positions),
+        )
+
+    async def is_carried(self, desk: Desk, order: Order) -> bool:
+        """Tell whether a stop's account can still carry it at its trigger."""
+        position = desk.positions[order.symbol]
+        reserves = compute_reservation(position, [order])
+        if reserves == 0:
+            return True
+        valuation = await self.value(desk)
+        # The order's own reservation is in the valuation already.
+        return valuation.available_minor >= 0
+
+
+def newest(
+    find: Callable[[str], Quote | None], symbols: Mapping[str, Position]
+) -> dict[str, Quote]:
+    """Return the newest known quotes of those instruments that have one."""
+    found = {symbol: find(symbol) for symbol in symbols}
+    return {symbol: quote for symbol, quote in found.items() if quote is not None}

@@ -16,7 +16,7 @@ from trading_api.kernel.clock import Clock
 from trading_api.kernel.errors import TradingError
 from trading_api.modules.auth.domain import Role, User
 from trading_api.modules.auth.schemas import UserView, parse_email
-from trading_api.modules.auth.service import AuthService
+from trading_api.modules.auth.service import AuthServices
 from trading_api.runtime.identity import access_token_seconds_max
 from trading_api.runtime.module import Command
 from trading_api.runtime.secrets import list_signing_keys, rotate_signing_key
@@ -29,7 +29,7 @@ Run = Callable[[argparse.Namespace], Awaitable[int]]
 
 
 def commands(
-    service: AuthService, *, settings: PlatformSettings, clock: Clock
+    service: AuthServices, *, settings: PlatformSettings, clock: Clock
 ) -> tuple[Command, ...]:
     """Return the verbs."""
     users = _Users(service, settings, clock)
@@ -43,7 +43,7 @@ def commands(
 
 
 class _Users:
-    def __init__(self, service: AuthService, settings: PlatformSettings, clock: Clock) -> None:
+    def __init__(self, service: AuthServices, settings: PlatformSettings, clock: Clock) -> None:
         self._service = service
         self._settings = settings
         self._clock = clock
@@ -72,7 +72,7 @@ class _Users:
         return await _run(parser, arguments)
 
     async def _list(self, options: argparse.Namespace) -> int:
-        users = await self._service.list_users()
+        users = await self._service.users.list_users()
         if options.json:
             _say(json.dumps([UserView.of(each).model_dump(mode="json") for each in users]))
             return 0
@@ -83,7 +83,7 @@ class _Users:
     async def _create(self, options: argparse.Namespace) -> int:
         email = parse_email(options.email)
         password = await asyncio.to_thread(_ask_password, from_stdin=options.password_stdin)
-        user = await self._service.register(
+        user = await self._service.registration.register(
             email=email,
             password=password,
             full_name=options.name,
@@ -100,21 +100,21 @@ class _Users:
         if seconds < 1:
             _complain("a token lives a minute at least")
             return 2
-        token = await self._service.issue_token(
+        token = await self._service.users.issue_token(
             email=options.email, lifetime=timedelta(seconds=seconds), now=self._clock.now()
         )
         _say(token)
         return 0
 
     async def _switch(self, options: argparse.Namespace) -> int:
-        user = await self._service.set_user_active(
+        user = await self._service.users.set_user_active(
             email=options.email, is_active=options.verb == "enable", now=self._clock.now()
         )
         _say(_line(user))
         return 0
 
     async def _role(self, options: argparse.Namespace) -> int:
-        user = await self._service.set_roles(
+        user = await self._service.users.set_roles(
             email=options.email,
             roles=frozenset(Role(each) for each in options.roles),
             now=self._clock.now(),

@@ -9,6 +9,7 @@ from trading_api.modules.auth.adapters.argon2_pool import Argon2Pool, load_commo
 from trading_api.modules.auth.adapters.bus_announcer import BusAnnouncer
 from trading_api.modules.auth.adapters.file_signer import FileSigner
 from trading_api.modules.auth.api.cookies import Cookies
+from trading_api.modules.auth.api.parts import Parts
 from trading_api.modules.auth.api.v1 import internal_routes, public_routes
 from trading_api.modules.auth.commands import commands
 from trading_api.modules.auth.domain import (
@@ -19,7 +20,7 @@ from trading_api.modules.auth.domain import (
     fold_email,
 )
 from trading_api.modules.auth.repository import AuthRepository
-from trading_api.modules.auth.service import AuthPolicy, AuthService
+from trading_api.modules.auth.service import AuthPolicy, AuthServices, Desk
 from trading_api.modules.auth.settings import AuthSettings
 from trading_api.modules.auth.tables import leases_table, outbox_table
 from trading_api.runtime.database import Lease, Leases, Outbox
@@ -57,39 +58,43 @@ class AuthModule(Module):
         )
         announcer = BusAnnouncer(bus=context.bus, identity=context.identity)
         outbox = Outbox(outbox_table, producer=context.name, ids=context.ids, clock=context.clock)
-        service = AuthService(
-            database=database,
-            repository=AuthRepository(),
-            outbox=outbox,
-            ids=context.ids,
-            hasher=self._hasher,
-            signer=self._signer,
-            announcer=announcer,
-            policy=policy_of(settings, context.settings),
-            random_bytes=os.urandom,
+        service = AuthServices(
+            Desk(
+                database=database,
+                repository=AuthRepository(),
+                outbox=outbox,
+                ids=context.ids,
+                hasher=self._hasher,
+                signer=self._signer,
+                announcer=announcer,
+                policy=policy_of(settings, context.settings),
+                random_bytes=os.urandom,
+            )
         )
 
         async def beat(_lease: Lease | None) -> None:
             while True:
-                notice = await service.get_revocation_beat(now=context.clock.now())
+                notice = await service.sessions.get_revocation_beat(now=context.clock.now())
                 announcer.publish(notice)
                 await asyncio.sleep(BEAT_SECONDS)
 
         async def clean(_lease: Lease | None) -> None:
             while True:
-                removed = await service.remove_dead(now=context.clock.now())
+                removed = await service.sessions.remove_dead(now=context.clock.now())
                 await asyncio.sleep(0.1 if removed else CLEANING_SECONDS)
 
         return ModuleParts(
             routers={
                 "v1": public_routes(
-                    service,
-                    identity=context.identity,
-                    cookies=Cookies(
-                        access_name=context.identity.access_cookie,
-                        is_secure=context.settings.uses_secure_cookies,
-                    ),
-                    clock=context.clock,
+                    Parts(
+                        services=service,
+                        identity=context.identity,
+                        cookies=Cookies(
+                            access_name=context.identity.access_cookie,
+                            is_secure=context.settings.uses_secure_cookies,
+                        ),
+                        clock=context.clock,
+                    )
                 )
             },
             absolute=internal_routes(service, clock=context.clock),

@@ -8,7 +8,7 @@ import pytest
 
 from trading_api.kernel.ids import UuidV7Ids
 from trading_api.modules.auth.repository import AuthRepository
-from trading_api.modules.auth.service import AuthService
+from trading_api.modules.auth.service import AuthServices, Desk
 from trading_api.modules.auth.tables import outbox_table
 from trading_api.modules.auth.tests.builders import (
     Announcements,
@@ -20,7 +20,7 @@ from trading_api.runtime.database import Database, Outbox
 from trading_api.runtime.database.migrations import Migrations, upgrade
 from trading_api.testkit.clocks import FixedClock
 
-MakeService = Callable[..., AuthService]
+MakeService = Callable[..., AuthServices]
 
 
 @pytest.fixture
@@ -55,22 +55,24 @@ def make_service(
     signer: PlainSigner,
     announcements: Announcements,
 ) -> MakeService:
-    def make(**changes: Any) -> AuthService:
-        return AuthService(
-            database=database,
-            repository=AuthRepository(),
-            outbox=Outbox(outbox_table, producer="auth", ids=ids, clock=clock),
-            ids=ids,
-            hasher=hasher,
-            signer=signer,
-            announcer=announcements,
-            policy=a_policy(**changes),
-            random_bytes=os.urandom,
+    def make(**changes: Any) -> AuthServices:
+        return AuthServices(
+            Desk(
+                database=database,
+                repository=AuthRepository(),
+                outbox=Outbox(outbox_table, producer="auth", ids=ids, clock=clock),
+                ids=ids,
+                hasher=hasher,
+                signer=signer,
+                announcer=announcements,
+                policy=a_policy(**changes),
+                random_bytes=os.urandom,
+            )
         )
 
     return make
 
 
 @pytest.fixture
-def service(make_service: MakeService) -> AuthService:
+def service(make_service: MakeService) -> AuthServices:
     return make_service()

@@ -13,10 +13,11 @@ from trading_api.modules.auth.adapters.argon2_pool import Argon2Pool
 from trading_api.modules.auth.adapters.bus_announcer import BusAnnouncer
 from trading_api.modules.auth.adapters.file_signer import FileSigner
 from trading_api.modules.auth.api.cookies import Cookies
+from trading_api.modules.auth.api.parts import Parts
 from trading_api.modules.auth.api.v1 import internal_routes, public_routes
 from trading_api.modules.auth.module import policy_of
 from trading_api.modules.auth.repository import AuthRepository
-from trading_api.modules.auth.service import AuthService
+from trading_api.modules.auth.service import AuthServices, Desk
 from trading_api.modules.auth.settings import AuthSettings
 from trading_api.modules.auth.tables import outbox_table
 from trading_api.runtime.bus import Bus
@@ -44,7 +45,7 @@ class Host:
     """Auth, ready to be asked; its bus is away."""
 
     edge: Edge
-    service: AuthService
+    service: AuthServices
     database: Database
     identity: Identity
     hasher: Argon2Pool
@@ -61,20 +62,22 @@ async def run_host(
     identity = Identity(settings=settings, clock=clock)
     ids = UuidV7Ids()
     hasher = Argon2Pool(parallel=own.password_parallel, queue_max=own.password_queue_max)
-    service = AuthService(
-        database=database,
-        repository=AuthRepository(),
-        outbox=Outbox(outbox_table, producer="auth", ids=ids, clock=clock),
-        ids=ids,
-        hasher=hasher,
-        signer=FileSigner(settings.secrets_directory, clock=clock),
-        announcer=BusAnnouncer(bus=Bus(settings.bus_url()), identity=identity),
-        policy=policy_of(own, settings),
-        random_bytes=os.urandom,
+    service = AuthServices(
+        Desk(
+            database=database,
+            repository=AuthRepository(),
+            outbox=Outbox(outbox_table, producer="auth", ids=ids, clock=clock),
+            ids=ids,
+            hasher=hasher,
+            signer=FileSigner(settings.secrets_directory, clock=clock),
+            announcer=BusAnnouncer(bus=Bus(settings.bus_url()), identity=identity),
+            policy=policy_of(own, settings),
+            random_bytes=os.urandom,
+        )
     )
     cookies = Cookies(access_name=identity.access_cookie, is_secure=settings.uses_secure_cookies)
     public, internal = FastAPI(openapi_url=None), FastAPI(openapi_url=None)
-    routes = public_routes(service, identity=identity, cookies=cookies, clock=clock)
+    routes = public_routes(Parts(services=service, identity=identity, cookies=cookies, clock=clock))
     add_routes(public, routes, prefix=PREFIX)
     add_routes(internal, internal_routes(service, clock=clock), prefix="")
     dispatch = Dispatch({PREFIX: public, "/internal/v1/auth": internal}, {})

@@ -26,7 +26,7 @@ from trading_api.modules.auth.errors import (
     SessionEndedError,
 )
 from trading_api.modules.auth.repository import AuthRepository
-from trading_api.modules.auth.service import AuthService
+from trading_api.modules.auth.service import AuthServices, Desk
 from trading_api.modules.auth.tests.builders import (
     PASSWORD,
     Announcements,
@@ -80,16 +80,18 @@ class RefreshMachine(RuleBasedStateMachine):
             f"sqlite+aiosqlite:///{Path(self.folder.name)}/auth.db", schema="auth"
         )
         ids = UuidV7Ids()
-        self.service = AuthService(
-            database=self.database,
-            repository=AuthRepository(),
-            outbox=Outbox(tables.outbox_table, producer="auth", ids=ids, clock=self.clock),
-            ids=ids,
-            hasher=PlainHasher(),
-            signer=PlainSigner(),
-            announcer=self.announcements,
-            policy=a_policy(),
-            random_bytes=self.random_bytes,
+        self.service = AuthServices(
+            Desk(
+                database=self.database,
+                repository=AuthRepository(),
+                outbox=Outbox(tables.outbox_table, producer="auth", ids=ids, clock=self.clock),
+                ids=ids,
+                hasher=PlainHasher(),
+                signer=PlainSigner(),
+                announcer=self.announcements,
+                policy=a_policy(),
+                random_bytes=self.random_bytes,
+            )
         )
 
     def run(self, work: Any) -> Any:
@@ -106,7 +108,7 @@ class RefreshMachine(RuleBasedStateMachine):
     def begin(self) -> None:
         self.run(self.database.create_all(tables.metadata))
         self.user = self.run(
-            self.service.register(
+            self.service.registration.register(
                 email=an_email(),
                 password=PASSWORD,
                 full_name="",
@@ -121,7 +123,7 @@ class RefreshMachine(RuleBasedStateMachine):
         if len(self.families) >= 3:
             return
         found = self.run(
-            self.service.log_in(
+            self.service.sign_in.log_in(
                 email="ann@example.com",
                 password=PASSWORD,
                 device=a_device(device),
@@ -145,7 +147,7 @@ class RefreshMachine(RuleBasedStateMachine):
         outcomes = self.run(
             self.together(
                 *(
-                    self.service.refresh(
+                    self.service.sessions.refresh(
                         refresh_token=chosen.tokens[position],
                         device=a_device(device),
                         now=self.clock.now(),
@@ -181,7 +183,7 @@ class RefreshMachine(RuleBasedStateMachine):
         chosen = self.families[family % len(self.families)]
         position = max(0, len(chosen.tokens) - 1 - back)
         self.run(
-            self.service.log_out(
+            self.service.sessions.log_out(
                 user_id=None,
                 session_id=None,
                 refresh_token=chosen.tokens[position],

@@ -23,7 +23,7 @@ from trading_api.modules.auth.errors import (
     SessionNotFoundError,
     UserDisabledError,
 )
-from trading_api.modules.auth.service import AuthService, SignIn
+from trading_api.modules.auth.service import AuthServices, SignIn
 from trading_api.modules.auth.tests.builders import (
     PASSWORD,
     Announcements,
@@ -38,8 +38,8 @@ from trading_api.runtime.database.migrations import Migrations, compare
 from trading_api.testkit.clocks import FixedClock
 
 
-async def register(service: AuthService, clock: FixedClock, address: str = "ann@example.com"):
-    return await service.register(
+async def register(service: AuthServices, clock: FixedClock, address: str = "ann@example.com"):
+    return await service.registration.register(
         email=an_email(address),
         password=PASSWORD,
         full_name="Ann",
@@ -49,22 +49,24 @@ async def register(service: AuthService, clock: FixedClock, address: str = "ann@
 
 
 async def log_in(
-    service: AuthService,
+    service: AuthServices,
     clock: FixedClock,
     *,
     email: str = "ann@example.com",
     password: str = PASSWORD,
     device: Device | None = None,
 ) -> SignIn:
-    return await service.log_in(
+    return await service.sign_in.log_in(
         email=email, password=password, device=device or a_device(), now=clock.now()
     )
 
 
 async def refresh(
-    service: AuthService, clock: FixedClock, token: str, device: Device | None = None
+    service: AuthServices, clock: FixedClock, token: str, device: Device | None = None
 ) -> SignIn:
-    return await service.refresh(refresh_token=token, device=device or a_device(), now=clock.now())
+    return await service.sessions.refresh(
+        refresh_token=token, device=device or a_device(), now=clock.now()
+    )
 
 
 async def rows_of(database: Database, table: sa.Table):
@@ -78,7 +80,7 @@ async def test_migrations_lead_to_the_tables(database: Database) -> None:
 
 
 async def test_register_when_new_then_user_and_event_are_in_one_commit(
-    service: AuthService, clock: FixedClock, database: Database
+    service: AuthServices, clock: FixedClock, database: Database
 ) -> None:
     user = await register(service, clock)
     [stored] = await rows_of(database, tables.users)
@@ -93,7 +95,7 @@ async def test_register_when_new_then_user_and_event_are_in_one_commit(
 
 
 async def test_register_when_address_differs_in_case_only_then_taken_and_no_event(
-    service: AuthService, clock: FixedClock, database: Database
+    service: AuthServices, clock: FixedClock, database: Database
 ) -> None:
     await register(service, clock, "Ann@example.com")
     with pytest.raises(EmailTakenError):
@@ -102,7 +104,7 @@ async def test_register_when_address_differs_in_case_only_then_taken_and_no_even
 
 
 async def test_register_when_many_at_once_then_one_user(
-    service: AuthService, clock: FixedClock, database: Database
+    service: AuthServices, clock: FixedClock, database: Database
 ) -> None:
     outcomes = await asyncio.gather(
         *(register(service, clock) for _ in range(20)), return_exceptions=True
@@ -112,10 +114,10 @@ async def test_register_when_many_at_once_then_one_user(
 
 
 async def test_register_when_password_is_common_then_refused_without_hashing(
-    service: AuthService, clock: FixedClock
+    service: AuthServices, clock: FixedClock
 ) -> None:
     with pytest.raises(PasswordRefusedError) as refused:
-        await service.register(
+        await service.registration.register(
             email=an_email(), password="password123", full_name="", address="", now=clock.now()
         )
     assert refused.value.errors[0].rule == "too_common"
@@ -135,7 +137,7 @@ async def test_admin_email_when_first_then_admin_and_later_ones_are_not(
 
 
 async def test_log_in_when_right_then_token_tells_user_session_and_scopes(
-    service: AuthService, clock: FixedClock, signer: PlainSigner
+    service: AuthServices, clock: FixedClock, signer: PlainSigner
 ) -> None:
     user = await register(service, clock)
     signed_in = await log_in(service, clock, email="ANN@example.com")
@@ -147,11 +149,11 @@ async def test_log_in_when_right_then_token_tells_user_session_and_scopes(
     assert (claims["iss"], claims["aud"]) == ("trading-api", "trading-api")
     assert {"broker:trade", "wallet:withdraw", "datafeed:read"} <= set(claims["scopes"])
     assert "gateway:manage" not in claims["scopes"]
-    assert (await service.get_user(user_id=user.id)).last_login_at == clock.now()
+    assert (await service.users.get_user(user_id=user.id)).last_login_at == clock.now()
 
 
 async def test_log_in_when_unknown_or_wrong_then_same_answer_and_same_work(
-    service: AuthService, clock: FixedClock, hasher: PlainHasher, database: Database
+    service: AuthServices, clock: FixedClock, hasher: PlainHasher, database: Database
 ) -> None:
     await register(service, clock)
     with pytest.raises(CredentialsInvalidError) as unknown:
@@ -166,7 +168,7 @@ async def test_log_in_when_unknown_or_wrong_then_same_answer_and_same_work(
 
 
 async def test_log_in_when_user_has_no_password_then_refused(
-    service: AuthService, clock: FixedClock, database: Database
+    service: AuthServices, clock: FixedClock, database: Database
 ) -> None:
     await register(service, clock)
     async with database.transaction() as transaction:
@@ -176,7 +178,7 @@ async def test_log_in_when_user_has_no_password_then_refused(
 
 
 async def test_log_in_when_hash_is_old_then_replaced(
-    service: AuthService, clock: FixedClock, database: Database
+    service: AuthServices, clock: FixedClock, database: Database
 ) -> None:
     await register(service, clock)
     async with database.transaction() as transaction:
@@ -187,10 +189,10 @@ async def test_log_in_when_hash_is_old_then_replaced(
 
 
 async def test_log_in_when_disabled_then_told_only_with_the_right_password(
-    service: AuthService, clock: FixedClock
+    service: AuthServices, clock: FixedClock
 ) -> None:
     await register(service, clock)
-    await service.set_user_active(email="ann@example.com", is_active=False, now=clock.now())
+    await service.users.set_user_active(email="ann@example.com", is_active=False, now=clock.now())
     with pytest.raises(UserDisabledError):
         await log_in(service, clock)
     with pytest.raises(CredentialsInvalidError):
@@ -199,7 +201,7 @@ async def test_log_in_when_disabled_then_told_only_with_the_right_password(
 
 @pytest.mark.parametrize("change", [{"is_active": False}, {"password_hash": "plain:another one"}])
 async def test_log_in_when_user_changes_while_hashing_then_no_session(
-    service: AuthService,
+    service: AuthServices,
     clock: FixedClock,
     hasher: PlainHasher,
     database: Database,
@@ -218,7 +220,7 @@ async def test_log_in_when_user_changes_while_hashing_then_no_session(
 
 
 async def test_log_in_when_guessed_in_parallel_then_no_more_than_the_burst_is_looked_at(
-    service: AuthService, clock: FixedClock, hasher: PlainHasher
+    service: AuthServices, clock: FixedClock, hasher: PlainHasher
 ) -> None:
     await register(service, clock)
     outcomes = await asyncio.gather(
@@ -235,7 +237,7 @@ async def test_log_in_when_guessed_in_parallel_then_no_more_than_the_burst_is_lo
 
 
 async def test_log_in_when_strangers_lock_the_account_then_known_device_still_gets_in(
-    service: AuthService, clock: FixedClock
+    service: AuthServices, clock: FixedClock
 ) -> None:
     await register(service, clock)
     mine = a_device(cookie="random", address="198.51.100.7")
@@ -249,7 +251,7 @@ async def test_log_in_when_strangers_lock_the_account_then_known_device_still_ge
 
 
 async def test_log_in_when_one_address_tries_many_accounts_then_throttled(
-    service: AuthService, clock: FixedClock, hasher: PlainHasher
+    service: AuthServices, clock: FixedClock, hasher: PlainHasher
 ) -> None:
     for n in range(20):
         with pytest.raises(CredentialsInvalidError):
@@ -260,7 +262,7 @@ async def test_log_in_when_one_address_tries_many_accounts_then_throttled(
 
 
 async def test_log_in_when_successful_then_allowance_is_given_back(
-    service: AuthService, clock: FixedClock
+    service: AuthServices, clock: FixedClock
 ) -> None:
     await register(service, clock)
     for _ in range(30):
@@ -268,7 +270,7 @@ async def test_log_in_when_successful_then_allowance_is_given_back(
 
 
 async def test_refresh_when_leaf_then_new_pair_and_old_one_is_spent(
-    service: AuthService, clock: FixedClock
+    service: AuthServices, clock: FixedClock
 ) -> None:
     await register(service, clock)
     first = await log_in(service, clock)
@@ -282,7 +284,7 @@ async def test_refresh_when_leaf_then_new_pair_and_old_one_is_spent(
 
 
 async def test_refresh_when_repeated_within_the_grace_then_same_child(
-    service: AuthService, clock: FixedClock
+    service: AuthServices, clock: FixedClock
 ) -> None:
     await register(service, clock)
     first = await log_in(service, clock)
@@ -295,7 +297,7 @@ async def test_refresh_when_repeated_within_the_grace_then_same_child(
 
 @pytest.mark.parametrize("seconds", [11, 3600])
 async def test_refresh_when_reused_after_the_grace_then_session_ends_once_and_for_all(
-    service: AuthService,
+    service: AuthServices,
     clock: FixedClock,
     database: Database,
     announcements: Announcements,
@@ -316,7 +318,7 @@ async def test_refresh_when_reused_after_the_grace_then_session_ends_once_and_fo
 
 
 async def test_refresh_when_grandparent_within_the_grace_then_session_ends(
-    service: AuthService, clock: FixedClock
+    service: AuthServices, clock: FixedClock
 ) -> None:
     await register(service, clock)
     first = await log_in(service, clock)
@@ -327,7 +329,7 @@ async def test_refresh_when_grandparent_within_the_grace_then_session_ends(
 
 
 async def test_refresh_when_leaf_from_another_device_then_refused_and_session_lives(
-    service: AuthService, clock: FixedClock, database: Database
+    service: AuthServices, clock: FixedClock, database: Database
 ) -> None:
     await register(service, clock)
     first = await log_in(service, clock)
@@ -339,7 +341,7 @@ async def test_refresh_when_leaf_from_another_device_then_refused_and_session_li
 
 
 async def test_refresh_when_parent_from_another_device_within_the_grace_then_session_ends(
-    service: AuthService, clock: FixedClock
+    service: AuthServices, clock: FixedClock
 ) -> None:
     await register(service, clock)
     first = await log_in(service, clock)
@@ -372,14 +374,14 @@ async def test_refresh_when_idle_or_past_the_end_then_expired(
     "token", ["", "rt_", "x" * 46, "rt_" + "A" * 43, "rt_" + "A" * 44, "rt_" + "\uff21" * 43]
 )
 async def test_refresh_when_not_a_token_of_ours_then_invalid(
-    service: AuthService, clock: FixedClock, token: str
+    service: AuthServices, clock: FixedClock, token: str
 ) -> None:
     with pytest.raises(RefreshTokenInvalidError):
         await refresh(service, clock, token)
 
 
 async def test_refresh_when_fifty_at_once_then_one_child_and_one_live_leaf(
-    service: AuthService, clock: FixedClock, database: Database
+    service: AuthServices, clock: FixedClock, database: Database
 ) -> None:
     await register(service, clock)
     first = await log_in(service, clock)
@@ -407,13 +409,13 @@ async def test_refresh_when_two_processes_at_once_then_still_one_child(
 
 
 async def test_log_out_when_racing_refreshes_then_no_token_lives_on(
-    service: AuthService, clock: FixedClock
+    service: AuthServices, clock: FixedClock
 ) -> None:
     user = await register(service, clock)
     first = await log_in(service, clock)
 
     async def log_out() -> None:
-        await service.log_out(
+        await service.sessions.log_out(
             user_id=user.id,
             session_id=first.session.id,
             refresh_token=None,
@@ -435,12 +437,12 @@ async def test_log_out_when_racing_refreshes_then_no_token_lives_on(
 
 
 async def test_log_out_when_by_refresh_token_then_session_ends_and_repeat_is_harmless(
-    service: AuthService, clock: FixedClock, announcements: Announcements
+    service: AuthServices, clock: FixedClock, announcements: Announcements
 ) -> None:
     await register(service, clock)
     first = await log_in(service, clock)
     for token in (first.refresh_token, first.refresh_token, "rt_" + "A" * 43, "nonsense"):
-        await service.log_out(
+        await service.sessions.log_out(
             user_id=None, session_id=None, refresh_token=token, address="", now=clock.now()
         )
     assert announcements.ended == [first.session.id]
@@ -449,30 +451,30 @@ async def test_log_out_when_by_refresh_token_then_session_ends_and_repeat_is_har
 
 
 async def test_log_out_everywhere_then_every_session_of_this_user_alone_ends(
-    service: AuthService, clock: FixedClock, announcements: Announcements
+    service: AuthServices, clock: FixedClock, announcements: Announcements
 ) -> None:
     ann = await register(service, clock)
     await register(service, clock, "bob@example.com")
     mine = [await log_in(service, clock, device=a_device(name)) for name in ("phone", "laptop")]
     other = await log_in(service, clock, email="bob@example.com")
-    count = await service.log_out_everywhere(
+    count = await service.sessions.log_out_everywhere(
         user_id=ann.id, session_id=mine[0].session.id, address="", now=clock.now()
     )
     assert count == 2
     assert sorted(announcements.ended) == sorted(each.session.id for each in mine)
     await refresh(service, clock, other.refresh_token)
-    assert await service.list_sessions(user_id=ann.id, now=clock.now()) == []
+    assert await service.sessions.list_sessions(user_id=ann.id, now=clock.now()) == []
 
 
 async def test_end_session_when_of_another_user_then_not_found_and_nothing_ends(
-    service: AuthService, clock: FixedClock, announcements: Announcements
+    service: AuthServices, clock: FixedClock, announcements: Announcements
 ) -> None:
     await register(service, clock)
     bob = await register(service, clock, "bob@example.com")
     mine = await log_in(service, clock)
     for session_id in (mine.session.id, "ses_unknown"):
         with pytest.raises(SessionNotFoundError) as refused:
-            await service.end_session(
+            await service.sessions.end_session(
                 user_id=bob.id, session_id=session_id, address="", now=clock.now()
             )
         assert session_id not in refused.value.message
@@ -481,11 +483,11 @@ async def test_end_session_when_of_another_user_then_not_found_and_nothing_ends(
 
 
 async def test_roles_when_changed_then_sessions_end_and_new_tokens_tell_them(
-    service: AuthService, clock: FixedClock, signer: PlainSigner, announcements: Announcements
+    service: AuthServices, clock: FixedClock, signer: PlainSigner, announcements: Announcements
 ) -> None:
     await register(service, clock)
     first = await log_in(service, clock)
-    await service.set_roles(
+    await service.users.set_roles(
         email="ann@example.com", roles=frozenset({Role.READ_ONLY}), now=clock.now()
     )
     assert announcements.ended == [first.session.id]
@@ -495,61 +497,63 @@ async def test_roles_when_changed_then_sessions_end_and_new_tokens_tell_them(
 
 
 async def test_update_profile_when_some_fields_then_the_others_stay(
-    service: AuthService, clock: FixedClock
+    service: AuthServices, clock: FixedClock
 ) -> None:
     user = await register(service, clock)
-    changed = await service.update_profile(
+    changed = await service.users.update_profile(
         user_id=user.id,
         changes={"picture": "https://example.com/a.png"},
         address="",
         now=clock.now(),
     )
     assert changed == replace(user, picture="https://example.com/a.png")
-    assert await service.get_user(user_id=user.id) == changed
+    assert await service.users.get_user(user_id=user.id) == changed
 
 
 async def test_revocations_when_asked_since_then_only_what_may_be_new(
-    service: AuthService, clock: FixedClock
+    service: AuthServices, clock: FixedClock
 ) -> None:
     ann = await register(service, clock)
     first = await log_in(service, clock)
-    await service.end_session(
+    await service.sessions.end_session(
         user_id=ann.id, session_id=first.session.id, address="", now=clock.now()
     )
-    notice = await service.list_revocations(since_us=0, now=clock.now())
+    notice = await service.sessions.list_revocations(since_us=0, now=clock.now())
     assert [each.session_id for each in notice.revoked] == [first.session.id]
     assert notice.revoked[0].until_seconds > clock.now().timestamp() + 600
-    assert (await service.get_revocation_beat(now=clock.now())).latest_at_us == notice.latest_at_us
+    assert (
+        await service.sessions.get_revocation_beat(now=clock.now())
+    ).latest_at_us == notice.latest_at_us
     clock.advance(31)
-    later = await service.list_revocations(since_us=0, now=clock.now())
-    again = await service.list_revocations(since_us=later.as_of_us, now=clock.now())
+    later = await service.sessions.list_revocations(since_us=0, now=clock.now())
+    again = await service.sessions.list_revocations(since_us=later.as_of_us, now=clock.now())
     assert (len(later.revoked), len(again.revoked)) == (1, 0)
     clock.advance(660)
-    assert (await service.list_revocations(since_us=0, now=clock.now())).revoked == ()
+    assert (await service.sessions.list_revocations(since_us=0, now=clock.now())).revoked == ()
 
 
 async def test_issue_token_then_its_session_can_be_ended(
-    service: AuthService, clock: FixedClock, signer: PlainSigner
+    service: AuthServices, clock: FixedClock, signer: PlainSigner
 ) -> None:
     user = await register(service, clock)
-    await service.issue_token(
+    await service.users.issue_token(
         email="ann@example.com", lifetime=timedelta(minutes=10), now=clock.now()
     )
-    [session] = await service.list_sessions(user_id=user.id, now=clock.now())
+    [session] = await service.sessions.list_sessions(user_id=user.id, now=clock.now())
     assert signer.claims[-1]["sid"] == session.id
     assert signer.claims[-1]["exp"] == int(clock.now().timestamp()) + 600
 
 
 async def test_remove_dead_then_long_ended_sessions_go_with_their_tokens(
-    service: AuthService, clock: FixedClock, database: Database
+    service: AuthServices, clock: FixedClock, database: Database
 ) -> None:
     await register(service, clock)
     first = await log_in(service, clock)
     await refresh(service, clock, first.refresh_token)
-    assert await service.remove_dead(now=clock.now()) == 0
+    assert await service.sessions.remove_dead(now=clock.now()) == 0
     clock.advance(38 * 86400)
     live = await log_in(service, clock)
-    assert await service.remove_dead(now=clock.now()) == 1
+    assert await service.sessions.remove_dead(now=clock.now()) == 1
     assert await rows_of(database, tables.spent_refresh_tokens) == []
     assert [row.id for row in await rows_of(database, tables.sessions)] == [live.session.id]
 
@@ -558,7 +562,7 @@ async def test_remove_dead_then_long_ended_sessions_go_with_their_tokens(
     "change", [tables.audit.update().values(outcome="done"), tables.audit.delete()]
 )
 async def test_audit_when_changed_then_the_database_refuses(
-    service: AuthService, clock: FixedClock, database: Database, change: sa.Executable
+    service: AuthServices, clock: FixedClock, database: Database, change: sa.Executable
 ) -> None:
     await register(service, clock)
     with pytest.raises(DBAPIError, match="append-only"):
@@ -567,7 +571,7 @@ async def test_audit_when_changed_then_the_database_refuses(
 
 
 async def test_stored_rows_never_hold_a_secret(
-    service: AuthService, clock: FixedClock, database: Database
+    service: AuthServices, clock: FixedClock, database: Database
 ) -> None:
     await register(service, clock)
     first = await log_in(service, clock)

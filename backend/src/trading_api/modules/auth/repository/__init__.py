@@ -1,0 +1,21 @@
+"""Queries of auth: rows to domain values and back. Never commits."""
+
+from dataclasses import dataclass, field
+
+from trading_api.modules.auth.repository.audit import AuditRepository
+from trading_api.modules.auth.repository.sessions import SessionRepository
+from trading_api.modules.auth.repository.throttles import ThrottleRepository
+from trading_api.modules.auth.repository.users import UserRepository
+
+
+@dataclass(frozen=True, slots=True)
+class AuthRepository:
+    """Auth's own tables, by what they are about; used inside the caller's transaction."""
+
+    users: UserRepository = field(default_factory=UserRepository)
+    sessions: SessionRepository = field(default_factory=SessionRepository)
+    throttles: ThrottleRepository = field(default_factory=ThrottleRepository)
+    audit: AuditRepository = field(default_factory=AuditRepository)
+
+
+__all__ = ["AuthRepository"]

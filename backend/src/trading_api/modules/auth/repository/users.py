@@ -1,0 +1,116 @@
+"""Users: rows to domain values and back."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+
+from trading_api.kernel.clock import from_us, to_us
+from trading_api.modules.auth.domain import EmailAddress, Role, User
+from trading_api.modules.auth.repository.rows import insert_into, instant_of, us_of
+from trading_api.modules.auth.tables import users
+from trading_api.runtime.database import Transaction
+
+
+class UserRepository:
+    """Reads and writes users inside the caller's transaction."""
+
+    async def add_user(self, transaction: Transaction, user: User) -> bool:
+        """Insert a user; False where the folded address is taken."""
+        result = await transaction.execute(
+            insert_into(transaction, users)
+            .values(
+                id=user.id,
+                email=user.email.address,
+                email_folded=user.email.folded,
+                full_name=user.full_name,
+                picture=user.picture,
+                password_hash=user.password_hash,
+                roles=_join_roles(user.roles),
+                is_active=user.is_active,
+                created_at_us=to_us(user.created_at),
+                last_login_at_us=us_of(user.last_login_at),
+            )
+            .on_conflict_do_nothing(index_elements=["email_folded"])
+        )
+        return result.rowcount == 1
+
+    async def find_user(self, transaction: Transaction, user_id: str) -> User | None:
+        """Return a user by id."""
+        row = await transaction.first(sa.select(users).where(users.c.id == user_id))
+        return None if row is None else _user(row)
+
+    async def find_user_by_email(self, transaction: Transaction, folded: str) -> User | None:
+        """Return a user by folded address."""
+        row = await transaction.first(sa.select(users).where(users.c.email_folded == folded))
+        return None if row is None else _user(row)
+
+    async def list_users(self, transaction: Transaction, *, limit: int) -> list[User]:
+        """Return users, oldest first."""
+        rows = await transaction.all(sa.select(users).order_by(users.c.id).limit(limit))
+        return [_user(row) for row in rows]
+
+    async def has_admin(self, transaction: Transaction) -> bool:
+        """Tell whether anybody is an admin."""
+        rows = await transaction.all(
+            sa.select(users.c.roles).where(users.c.roles.contains(Role.ADMIN.value))
+        )
+        return any(Role.ADMIN in _split_roles(row.roles) for row in rows)
+
+    async def record_login(
+        self, transaction: Transaction, user: User, *, now: datetime, password_hash: str | None
+    ) -> bool:
+        """Note a sign-in, and a better password hash where there is one.
+
+        Returns:
+            False where the user was disabled or changed the password meanwhile; nothing changed.
+        """
+        values: dict[str, Any] = {"last_login_at_us": to_us(now)}
+        if password_hash is not None:
+            values["password_hash"] = password_hash
+        result = await transaction.execute(
+            users.update()
+            .where(
+                users.c.id == user.id,
+                users.c.is_active.is_(True),
+                users.c.password_hash == user.password_hash,
+            )
+            .values(**values)
+        )
+        return result.rowcount == 1
+
+    async def update_user(self, transaction: Transaction, user_id: str, **values: Any) -> None:
+        """Set columns of a user."""
+        if "roles" in values:
+            values["roles"] = _join_roles(values["roles"])
+        await transaction.execute(users.update().where(users.c.id == user_id).values(**values))
+
+    async def lock_user(self, transaction: Transaction, user_id: str) -> User | None:
+        """Return a user whose row nobody else changes before the commit."""
+        row = await transaction.first(
+            sa.select(users).where(users.c.id == user_id).with_for_update()
+        )
+        return None if row is None else _user(row)
+
+
+def _join_roles(roles: Sequence[Role] | frozenset[Role]) -> str:
+    return ",".join(sorted(roles))
+
+
+def _split_roles(text: str) -> frozenset[Role]:
+    return frozenset(Role(name) for name in text.split(",") if name)
+
+
+def _user(row: sa.Row[Any]) -> User:
+    return User(
+        id=row.id,
+        email=EmailAddress(row.email, row.email_folded),
+        full_name=row.full_name,
+        picture=row.picture,
+        password_hash=row.password_hash,
+        roles=_split_roles(row.roles),
+        is_active=row.is_active,
+        created_at=from_us(row.created_at_us),
+        last_login_at=instant_of(row.last_login_at_us),
+    )

@@ -1,0 +1,25 @@
+"""Use cases of auth: each public method is one atomic unit and returns after its commit."""
+
+from trading_api.modules.auth.service.desk import AuthPolicy, Desk, SignIn
+from trading_api.modules.auth.service.registration import RegistrationService
+from trading_api.modules.auth.service.sessions import REVOCATIONS_MAX, SessionService
+from trading_api.modules.auth.service.sign_in import SignInService
+from trading_api.modules.auth.service.users import UserService
+
+
+class AuthServices:
+    """Every use case of auth, by what it is about.
+
+    Args:
+        desk: the parts they share.
+    """
+
+    def __init__(self, desk: Desk) -> None:
+        self.policy = desk.policy
+        self.registration = RegistrationService(desk)
+        self.sign_in = SignInService(desk)
+        self.sessions = SessionService(desk)
+        self.users = UserService(desk)
+
+
+__all__ = ["REVOCATIONS_MAX", "AuthPolicy", "AuthServices", "Desk", "SignIn"]

@@ -1,0 +1,197 @@
+"""What every use case of auth works with, and the steps that several of them take."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from trading_api.kernel.ids import IdSource
+from trading_api.modules.auth.domain import (
+    Device,
+    LoginThrottle,
+    PasswordRules,
+    Session,
+    SessionRules,
+    User,
+    access_claims,
+    fold_email,
+    hash_token,
+)
+from trading_api.modules.auth.errors import UserNotFoundError
+from trading_api.modules.auth.ports import PasswordHasher, RevocationAnnouncer, TokenSigner
+from trading_api.modules.auth.repository import AuthRepository
+from trading_api.runtime.database import Database, Outbox, Transaction
+
+
+@dataclass(frozen=True, slots=True)
+class AuthPolicy:
+    """What an operator may decide.
+
+    Attributes:
+        admin_email: folded; who registers with it becomes admin while there is none; "" for
+            nobody.
+        token_lifetime_max: of any access token that processes accept.
+    """
+
+    issuer: str
+    token_lifetime_max: timedelta
+    sessions: SessionRules
+    passwords: PasswordRules
+    throttle: LoginThrottle
+    admin_email: str
+
+
+@dataclass(frozen=True, slots=True)
+class SignIn:
+    """What a sign-in or refresh hands out.
+
+    Attributes:
+        refresh_token: shown once; only its hash is stored.
+    """
+
+    user: User
+    session: Session
+    access_token: str
+    expires_in_seconds: int
+    refresh_token: str
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """The parts that use cases share; one for the process.
+
+    Its methods are steps within the caller's transaction.
+
+    Attributes:
+        random_bytes: source of secrets, such as ``os.urandom``.
+    """
+
+    database: Database
+    repository: AuthRepository
+    outbox: Outbox
+    ids: IdSource
+    hasher: PasswordHasher
+    signer: TokenSigner
+    announcer: RevocationAnnouncer
+    policy: AuthPolicy
+    random_bytes: Callable[[int], bytes]
+
+    def new_session(self, user: User, device: Device, token: str, now: datetime) -> Session:
+        """Return a session that begins now; the caller stores it."""
+        rules = self.policy.sessions
+        return Session(
+            id=self.ids.new("ses"),
+            user_id=user.id,
+            device_fingerprint=device.fingerprint,
+            user_agent=device.user_agent,
+            address=device.address,
+            created_at=now,
+            last_used_at=now,
+            expires_at=now + rules.lifetime,
+            idle_expires_at=now + min(rules.idle, rules.lifetime),
+            leaf_hash=hash_token(token),
+            parent_hash=None,
+            parent_rotated_at=None,
+            sealed_leaf=None,
+            revoked_at=None,
+            revoked_reason=None,
+        )
+
+    async def end_sessions(
+        self,
+        transaction: Transaction,
+        user_id: str,
+        session_id: str | None,
+        reason: str,
+        *,
+        address: str,
+        now: datetime,
+    ) -> list[str]:
+        """End one session of a user, or all; return the ids of those that lived.
+
+        Each end is audited, and announced after the commit.
+        """
+        revoked = await self.repository.sessions.revoke_sessions(
+            transaction, user_id=user_id, session_id=session_id, reason=reason, now=now
+        )
+        self.announce_after(transaction, revoked, now)
+        for each in revoked:
+            await self.repository.audit.add_audit(
+                transaction,
+                action="session_end",
+                outcome=reason,
+                now=now,
+                address=address,
+                actor_id=user_id,
+                session_id=each,
+            )
+        return revoked
+
+    async def lock_by_email(self, transaction: Transaction, email: str) -> User:
+        """Return a user by address whose row nobody else changes before the commit.
+
+        Raises:
+            UserNotFoundError: there is none.
+        """
+        user = found(await self.repository.users.find_user_by_email(transaction, fold_email(email)))
+        return found(await self.repository.users.lock_user(transaction, user.id))
+
+    async def audit_operator(
+        self, transaction: Transaction, action: str, user: User, now: datetime
+    ) -> None:
+        """Note what an operator did at the host to a user."""
+        await self.repository.audit.add_audit(
+            transaction,
+            action=action,
+            outcome="done",
+            now=now,
+            address="host",
+            actor_id=None,
+            about=user.id,
+        )
+
+    def announce_after(
+        self, transaction: Transaction, session_ids: list[str], now: datetime
+    ) -> None:
+        """Tell every process after the commit that these sessions ended."""
+        if session_ids:
+            until = now + self.revocation_lifetime()
+            transaction.after_commit(
+                lambda: self.announcer.announce(session_ids, revoked_at=now, until=until)
+            )
+
+    def hand_out(self, user: User, session: Session, refresh_token: str, now: datetime) -> SignIn:
+        """Return what a sign-in or refresh hands out, with a new access token."""
+        lifetime_seconds = int(self.policy.sessions.access_lifetime.total_seconds())
+        return SignIn(
+            user=user,
+            session=session,
+            access_token=self.access_token(user, session, now, lifetime_seconds),
+            expires_in_seconds=lifetime_seconds,
+            refresh_token=refresh_token,
+        )
+
+    def access_token(
+        self, user: User, session: Session, now: datetime, lifetime_seconds: int
+    ) -> str:
+        """Sign an access token of a session."""
+        return self.signer.sign(
+            access_claims(
+                user,
+                session_id=session.id,
+                token_id=self.ids.new("jti"),
+                issuer=self.policy.issuer,
+                now=now,
+                lifetime_seconds=lifetime_seconds,
+            )
+        )
+
+    def revocation_lifetime(self) -> timedelta:
+        """How long an ended session's access tokens could still be presented."""
+        return self.policy.token_lifetime_max + timedelta(minutes=1)
+
+
+def found(user: User | None) -> User:
+    """Return the user, or raise ``UserNotFoundError``."""
+    if user is None:
+        raise UserNotFoundError("there is no such user")
+    return user

@@ -47,6 +47,7 @@ from trading_api.runtime.module import (
     ModuleVersion,
 )
 from trading_api.runtime.peers import Peers
+from trading_api.runtime.rates import RateLimiter, rates_of
 from trading_api.runtime.revocations import watch_revocations
 from trading_api.runtime.settings import PlatformSettings
 from trading_api.runtime.tasks import TaskRunner
@@ -128,6 +129,7 @@ class ProcessApp:
                 identity=self.identity,
                 ids=ids,
                 error_shapes=self._shapes,
+                limiter=RateLimiter(bus=self.bus, clock=clock, rates=rates_of(settings)),
             )
         )
         self._sockets = {
@@ -445,8 +447,21 @@ class ProcessApp:
             allow_origins=sorted(self._settings.allowed_origins),
             allow_credentials=self._settings.cors_allow_credentials,
             allow_methods=["GET", "POST", "PUT", "PATCH", "DELETE"],
-            allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "X-Account-Id"],
-            expose_headers=["X-Request-ID", "X-Next-Cursor", "Retry-After", "Idempotent-Replayed"],
+            allow_headers=[
+                "Authorization",
+                "Content-Type",
+                "Idempotency-Key",
+                "X-Account-Id",
+                "X-API-Key",
+            ],
+            expose_headers=[
+                "Idempotent-Replayed",
+                "RateLimit",
+                "RateLimit-Policy",
+                "Retry-After",
+                "X-Next-Cursor",
+                "X-Request-ID",
+            ],
         )
 
     async def _ensure_bus(self) -> None:

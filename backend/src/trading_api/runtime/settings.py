@@ -76,6 +76,21 @@ class PlatformSettings(OwnedSettings):
     log_format: Literal["auto", "json", "console"] = Field(
         "auto", description="`auto`: json in production, readable otherwise"
     )
+    rate_login_per_minute: int | None = Field(
+        None, ge=1, description="sign-ins and the like from one address; 30, in development wide"
+    )
+    rate_orders_per_minute: int | None = Field(
+        None, ge=1, description="orders and money moves of one user; 600, in development wide"
+    )
+    rate_history_per_minute: int | None = Field(
+        None, ge=1, description="requests for history of one user; 300, in development wide"
+    )
+    rate_rest_per_minute: int | None = Field(
+        None,
+        ge=1,
+        description="all other requests of one user, or of one address without a sign-in; "
+        "1200, in development wide",
+    )
     jwt_issuer: str = Field("trading-api", description="`iss` of our access tokens")
     peers: str = Field(
         "",

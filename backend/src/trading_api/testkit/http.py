@@ -14,6 +14,7 @@ from trading_api.runtime.http.dispatch import Dispatch
 from trading_api.runtime.http.edge import Edge
 from trading_api.runtime.http.routing import ModuleRouter, add_routes
 from trading_api.runtime.identity import AUDIENCE, Identity
+from trading_api.runtime.rates import RateLimiter
 from trading_api.runtime.secrets import PRIVATE_KEY_FILE
 from trading_api.runtime.settings import PlatformSettings
 
@@ -57,11 +58,15 @@ def client_of(
     settings: PlatformSettings,
     clock: Clock,
     token: str | None = None,
+    limiter: RateLimiter | None = None,
+    address: str = "127.0.0.1",
 ) -> httpx.AsyncClient:
     """Return a client of a router; paths are relative to the prefix, ``""`` for absolute ones.
 
     Args:
         token: sent as bearer; None asks as nobody.
+        limiter: charges quotas; None for none.
+        address: the client's, as the proxy tells it.
     """
     app = FastAPI(openapi_url=None, redirect_slashes=False)
     hot = add_routes(app, router, prefix=prefix)
@@ -70,9 +75,10 @@ def client_of(
         identity=Identity(settings=settings, clock=clock),
         ids=UuidV7Ids(),
         error_shapes=router.error_shapes,
+        limiter=limiter,
     )
     return httpx.AsyncClient(
-        transport=httpx.ASGITransport(app=edge),
+        transport=httpx.ASGITransport(app=edge, client=(address, 40000)),
         base_url=f"http://tests{prefix}",
         headers={} if token is None else {"Authorization": f"Bearer {token}"},
         timeout=10,

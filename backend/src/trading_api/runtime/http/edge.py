@@ -28,8 +28,10 @@ from trading_api.runtime import context
 from trading_api.runtime.http.access import IDENTITY_KEY
 from trading_api.runtime.http.body import LIMIT_BYTES, BodyTooLargeError
 from trading_api.runtime.http.problems import ErrorShape, problem_of, response_of
+from trading_api.runtime.http.quotas import LIMITER_KEY, VERDICT_KEY, rate_headers
 from trading_api.runtime.http.routing import BODY_LIMIT_KEY, ROUTE_KEY
 from trading_api.runtime.identity import Identity
+from trading_api.runtime.rates import RateLimiter
 
 log = structlog.get_logger("http")
 
@@ -72,6 +74,7 @@ class Edge:
     Args:
         inner: everything behind the edge; receives paths without a trailing slash.
         error_shapes: how errors look below a path prefix, where not as problem+json.
+        limiter: charges the quotas; None for no quotas.
     """
 
     def __init__(
@@ -81,16 +84,18 @@ class Edge:
         identity: Identity,
         ids: IdSource,
         error_shapes: Mapping[str, ErrorShape],
+        limiter: RateLimiter | None = None,
     ) -> None:
         self._inner = inner
         self._identity = identity
         self._ids = ids
         self._error_shapes = dict(error_shapes)
+        self._limiter = limiter
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one HTTP request; whatever goes wrong becomes an answer."""
         started = time.perf_counter()
-        exchange = _Exchange(send, is_head=scope["method"] == "HEAD")
+        exchange = _Exchange(send, scope, is_head=scope["method"] == "HEAD")
         headers = _first_headers(scope)
         request_id = headers.get(b"x-request-id", "")
         if _REQUEST_ID.fullmatch(request_id) is None:
@@ -100,6 +105,7 @@ class Edge:
         traceparent = headers.get(b"traceparent", "")
         context.traceparent.set(traceparent if _TRACEPARENT.fullmatch(traceparent) else None)
         scope[IDENTITY_KEY] = self._identity
+        scope[LIMITER_KEY] = self._limiter
         scope[BODY_LIMIT_KEY] = LIMIT_BYTES
         path = scope["path"]
         if exchange.is_head:
@@ -147,10 +153,11 @@ class Edge:
 class _Exchange:
     """One answer on its way out: adds the headers that every answer has."""
 
-    __slots__ = ("_send", "has_started", "is_head", "request_id", "status")
+    __slots__ = ("_scope", "_send", "has_started", "is_head", "request_id", "status")
 
-    def __init__(self, send: Send, *, is_head: bool) -> None:
+    def __init__(self, send: Send, scope: Scope, *, is_head: bool) -> None:
         self._send = send
+        self._scope = scope
         self.is_head = is_head
         self.has_started = False
         self.request_id = ""
@@ -168,6 +175,9 @@ class _Exchange:
             if b"cache-control" not in present:
                 headers.append((b"cache-control", b"no-store"))
             headers.append((b"x-request-id", self.request_id.encode("ascii")))
+            verdict = self._scope.get(VERDICT_KEY)
+            if verdict is not None:
+                headers += rate_headers(verdict)
             message["headers"] = headers
         elif self.is_head:
             message = {**message, "body": b""}

@@ -32,6 +32,9 @@ MEDIA_TYPE = "application/problem+json"
 
 ECHO_LENGTH_MAX = 4096
 
+QUOTA_PROBLEM = "https://iana.org/assignments/http-problem-types#quota-exceeded"
+"""The registered type of a used-up quota (draft-ietf-httpapi-ratelimit-headers)."""
+
 _CODE_BY_STATUS = {
     400: PlatformErrorCode.REQUEST_MALFORMED,
     404: PlatformErrorCode.RESOURCE_NOT_FOUND,
@@ -81,8 +84,9 @@ def problem_of(error: Exception, *, path: str, request_id: str | None) -> Proble
     """Translate any exception; an unexpected one tells the client nothing but the request id."""
     if isinstance(error, TradingError):
         status = status_of(type(error))
+        is_quota = isinstance(error, errors.RateLimitedError)
         return Problem(
-            type=f"about:blank#{error.code}",
+            type=QUOTA_PROBLEM if is_quota else f"about:blank#{error.code}",
             title=error.title,
             status=status,
             detail=error.message[:ECHO_LENGTH_MAX],

@@ -14,11 +14,13 @@ from fastapi.routing import APIRoute
 from starlette.requests import Request
 from starlette.responses import Response
 
-from trading_api.kernel.errors import TradingError
+from trading_api.kernel.errors import TradingError, UnauthenticatedError
 from trading_api.runtime.http.access import Access, authorize
 from trading_api.runtime.http.body import LIMIT_BYTES, StrictRequest, UnsupportedMediaTypeError
 from trading_api.runtime.http.problems import ErrorShape, Problem, status_of
+from trading_api.runtime.http.quotas import charge
 from trading_api.runtime.identity import Principal
+from trading_api.runtime.rates import RateClass
 
 F = TypeVar("F", bound=Callable[..., Any])
 HotHandler = Callable[[Request, Principal | None], Awaitable[Response]]
@@ -49,6 +51,7 @@ class Declaration:
         path: behind the router's prefix, with ``{parameters}``.
         body: what content types it reads.
         body_limit_bytes: largest body.
+        rate: the quota that it counts towards; by the access where None, see ``rate_class``.
         options: what FastAPI's ``add_api_route`` takes besides.
     """
 
@@ -60,7 +63,17 @@ class Declaration:
     errors: tuple[type[TradingError], ...] = ()
     body: BodyKind = "json"
     body_limit_bytes: int = LIMIT_BYTES
+    rate: RateClass | None = None
     options: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def rate_class(self) -> RateClass:
+        """The quota it counts towards: what needs to trade or withdraw counts as orders."""
+        if self.rate is not None:
+            return self.rate
+        scope = self.access.needed_scope or ""
+        is_money = self.method != "GET" and scope.endswith((":trade", ":withdraw"))
+        return "orders" if is_money else "rest"
 
 
 class ModuleRouter:
@@ -86,13 +99,23 @@ class ModuleRouter:
         errors: Sequence[type[TradingError]] = (),
         body: BodyKind = "json",
         body_limit_bytes: int = LIMIT_BYTES,
+        rate: RateClass | None = None,
         **options: Any,
     ) -> Callable[[F], F]:
         """Declare a route; ``options`` go to FastAPI (response_model, status_code, summary…)."""
 
         def declare(endpoint: F) -> F:
             declaration = Declaration(
-                method, path, endpoint, access, hot, tuple(errors), body, body_limit_bytes, options
+                method,
+                path,
+                endpoint,
+                access,
+                hot,
+                tuple(errors),
+                body,
+                body_limit_bytes,
+                rate,
+                options,
             )
             self.declarations.append(declaration)
             return endpoint
@@ -131,6 +154,7 @@ class ModuleRouter:
                 errors=each.errors,
                 body=each.body,
                 body_limit_bytes=each.body_limit_bytes,
+                rate=each.rate,
                 **options,
             )(each.endpoint)
         for inner, shape in router.error_shapes.items():
@@ -141,19 +165,25 @@ Handler = Callable[[Request], Awaitable[Response]]
 
 
 def handler_of(declaration: Declaration, template: str, inner: Handler | None) -> Handler:
-    """Put access and strict parsing in front of a route's handler.
+    """Put access, quota and strict parsing in front of a route's handler.
 
     Args:
         template: the absolute path with parameters, as metrics name it.
         inner: FastAPI's own handler; not used where the declaration is hot.
     """
-    hot, access = declaration.hot, declaration.access
+    hot, access, rate_class = declaration.hot, declaration.access, declaration.rate_class
     reads_body = declaration.method in ("POST", "PUT", "PATCH", "DELETE")
 
     async def handle(request: Request) -> Response:
         request.scope[ROUTE_KEY] = template
         request.scope[BODY_LIMIT_KEY] = declaration.body_limit_bytes
-        principal = await authorize(request, access)
+        try:
+            principal = await authorize(request, access)
+        except UnauthenticatedError:
+            # Guessing tokens costs the one who guesses.
+            await charge(request.scope, rate_class, None)
+            raise
+        await charge(request.scope, rate_class, principal)
         strict = StrictRequest(request.scope, request.receive)
         if reads_body:
             await _read_body(strict, declaration)
@@ -176,7 +206,11 @@ def add_routes(
         route_class = _route_class(declaration, template, handlers)
         options = {"tags": router.tags, **declaration.options}
         responses = {**_responses(declaration), **options.pop("responses", {})}
-        extra = {**_security(declaration.access), **options.pop("openapi_extra", {})}
+        extra = {
+            **_security(declaration.access),
+            "x-rate-class": declaration.rate_class,
+            **options.pop("openapi_extra", {}),
+        }
         app.router.add_api_route(
             template or "/",
             declaration.endpoint,
@@ -247,6 +281,8 @@ def _security(access: Access) -> dict[str, Any]:
 def _responses(declaration: Declaration) -> dict[int | str, dict[str, Any]]:
     # Of these, nginx answers 414 before a process sees anything.
     codes: dict[int, list[str]] = {400: [], 414: [], 422: [], 503: []}
+    if declaration.access.kind != "internal":
+        codes[429] = []
     if declaration.access.kind != "public":
         codes |= {401: [], 403: []}
     if declaration.method in ("POST", "PUT", "PATCH"):

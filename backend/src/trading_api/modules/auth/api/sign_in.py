@@ -79,6 +79,7 @@ def add_sign_in(router: ModuleRouter, parts: Parts) -> None:
 
     @router.post(
         "/register",
+        rate="login",
         access=Access.public(),
         summary="Make a user",
         status_code=201,
@@ -105,6 +106,7 @@ def add_sign_in(router: ModuleRouter, parts: Parts) -> None:
 
     @router.post(
         "/login",
+        rate="login",
         access=Access.public(),
         body="json_or_form",
         summary="Sign in with a password",

@@ -140,6 +140,7 @@ def build_udf_router(*, service: DatafeedService, clock: Clock, access: Access) 
 
     @router.get(
         "/history",
+        rate="history",
         access=access,
         response_model=schemas.UdfHistoryView,
         responses=_ERRORS,

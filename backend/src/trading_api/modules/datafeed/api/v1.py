@@ -102,6 +102,7 @@ def build_router(*, service: DatafeedService, clock: Clock, access: Access) -> M
 
     @router.get(
         "/bars",
+        rate="history",
         access=access,
         hot=read_bars_hot,
         response_model=schemas.BarsView,

@@ -147,6 +147,7 @@ def build_router(service: WalletService, *, clock: Clock, cursors: Cursors) -> M
 
     @router.get(
         "/transactions",
+        rate="history",
         access=Access.scope("wallet:read"),
         summary="Ledger entries, newest first, with running balance",
         response_model=list[EntryView],

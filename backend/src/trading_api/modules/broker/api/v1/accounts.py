@@ -100,6 +100,7 @@ def add_accounts(
 
     @router.get(
         "/accounts/{accountId}/events",
+        rate="history",
         access=READ,
         summary="The account's gapless events behind a number, oldest first",
         response_model=list[EventView],

@@ -133,6 +133,7 @@ def add_orders(
 
     @router.get(
         "/orders/history",
+        rate="history",
         access=READ,
         summary="Closed orders, newest first",
         response_model=list[OrderView],

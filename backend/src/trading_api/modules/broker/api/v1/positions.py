@@ -94,6 +94,7 @@ def add_positions(
 
     @router.get(
         "/executions",
+        rate="history",
         access=READ,
         summary="Fills, newest first",
         response_model=list[ExecutionView],

@@ -10,9 +10,9 @@ from trading_api.modules.datafeed import tables
 from trading_api.modules.datafeed.adapters.bundled import BundledHistory
 from trading_api.modules.datafeed.api.udf import build_udf_router
 from trading_api.modules.datafeed.api.v1 import build_internal_router, build_router
-from trading_api.modules.datafeed.domain.columns import BARS_MAX
 from trading_api.modules.datafeed.domain.instrument import Exchange
 from trading_api.modules.datafeed.domain.resolution import parse_resolution
+from trading_api.modules.datafeed.domain.selection import BARS_MAX
 from trading_api.modules.datafeed.errors import ResolutionUnsupportedError
 from trading_api.modules.datafeed.repository import MarketRepository
 from trading_api.modules.datafeed.service import TIME_MAX, DatafeedService, SeedProgress

@@ -6,18 +6,16 @@ the exact decimal. Native times are milliseconds in answers, UDF's are seconds.
 
 from typing import Annotated, Any, Literal
 
-import numpy as np
-import numpy.typing as npt
 import orjson
 from pydantic import ConfigDict, Field, StringConstraints
 
-from trading_api.modules.datafeed.domain.columns import Columns, Ints, Selection
+from trading_api.modules.datafeed.domain.columns import Columns
 from trading_api.modules.datafeed.domain.instrument import AssetClass, Exchange, Instrument, Quote
+from trading_api.modules.datafeed.domain.selection import Selection, TextCache
 from trading_api.modules.datafeed.domain.series import Market
+from trading_api.modules.datafeed.domain.text import Numbers, Scale
 from trading_api.runtime.http import RequestModel, ResponseModel
 from trading_api.runtime.http.wire import Symbol
-
-Floats = npt.NDArray[np.float64]
 
 SymbolText = Annotated[str, StringConstraints(min_length=1, max_length=64)]
 ResolutionText = Annotated[str, StringConstraints(min_length=1, max_length=8)]
@@ -25,6 +23,8 @@ FilterText = Annotated[str, StringConstraints(max_length=64)]
 
 RESOLUTIONS = ["1", "3", "5", "15", "30", "45", "60", "120", "180", "240", "1D", "1W", "1M"]
 """What the chart's resolution menu offers; each symbol says which of them it has."""
+
+_HISTORY_HEADS = (b'{"s":"ok","t":[', b'],"o":[', b'],"h":[', b'],"l":[', b'],"c":[', b'],"v":[')
 
 
 class ExchangeView(ResponseModel):
@@ -376,16 +376,17 @@ def quote_update(quote: Quote) -> dict[str, Any]:
     return quote_view(quote.instrument.symbol, quote)
 
 
-def encode_bars(instrument: Instrument, selection: Selection) -> bytes:
+def encode_bars(instrument: Instrument, selection: Selection, texts: TextCache) -> bytes:
     """Encode the native answer of the bars route."""
-    next_time = None if selection.next_time is None else selection.next_time * 1_000
-    return orjson.dumps(
-        {
-            "bars": bar_views(instrument, selection.bars),
-            "no_data": not len(selection.bars),
-            "next_time": next_time,
-        }
-    )
+    if not len(selection):
+        next_time = None if selection.next_time is None else selection.next_time * 1_000
+        return orjson.dumps({"bars": [], "no_data": True, "next_time": next_time})
+    scale = _scale(instrument)
+    pieces: list[bytes | memoryview] = [b'{"bars":[']
+    for part in selection.parts:
+        pieces += (texts.rows(part, scale), b",")
+    pieces[-1] = b'],"no_data":false,"next_time":null}'
+    return b"".join(pieces)
 
 
 def bar_views(instrument: Instrument, bars: Columns) -> list[dict[str, Any]]:
@@ -397,27 +398,23 @@ def bar_views(instrument: Instrument, bars: Columns) -> list[dict[str, Any]]:
     ]
 
 
-def encode_history(instrument: Instrument, selection: Selection) -> bytes:
+def encode_history(instrument: Instrument, selection: Selection, texts: TextCache) -> bytes:
     """Encode UDF's answer: columns, or ``no_data`` with the time of the nearest earlier bar."""
-    bars = selection.bars
-    if not len(bars):
+    if not len(selection):
         answer: dict[str, Any] = {"s": "no_data"}
         if selection.next_time is not None:
             answer["nextTime"] = selection.next_time
         return orjson.dumps(answer)
-    scale = instrument.price_scale
-    return orjson.dumps(
-        {
-            "s": "ok",
-            "t": bars.time,
-            "o": bars.open / scale,
-            "h": bars.high / scale,
-            "l": bars.low / scale,
-            "c": bars.close / scale,
-            "v": _volumes(instrument, bars.volume),
-        },
-        option=orjson.OPT_SERIALIZE_NUMPY,
-    )
+    scale = _scale(instrument)
+    columns = [texts.columns(part, scale) for part in selection.parts]
+    pieces: list[bytes | memoryview] = []
+    for head, column in zip(_HISTORY_HEADS, zip(*columns, strict=True), strict=True):
+        pieces.append(head)
+        for text in column:
+            pieces += (text, b",")
+        pieces.pop()
+    pieces.append(b"]}")
+    return b"".join(pieces)
 
 
 def encode_symbol_columns(views: list[SymbolInfoView]) -> bytes:
@@ -454,18 +451,14 @@ def encode_symbol_columns(views: list[SymbolInfoView]) -> bytes:
     return orjson.dumps(columns)
 
 
-def _wire_columns(instrument: Instrument, bars: Columns) -> list[Ints | Floats]:
+def _wire_columns(instrument: Instrument, bars: Columns) -> list[Numbers]:
     """Return time in milliseconds, the four prices, the volume."""
-    scale = instrument.price_scale
-    prices = [column / scale for column in (bars.open, bars.high, bars.low, bars.close)]
-    return [bars.time * 1_000, *prices, _volumes(instrument, bars.volume)]
+    scale = _scale(instrument)
+    return [bars.time * 1_000, *scale.prices(bars), scale.volumes(bars.volume)]
 
 
-def _volumes(instrument: Instrument, volume: Ints) -> Ints | Floats:
-    if not instrument.volume_decimals:
-        return volume
-    shifted: Floats = volume / 10**instrument.volume_decimals
-    return shifted
+def _scale(instrument: Instrument) -> Scale:
+    return Scale(instrument.price_decimals, instrument.volume_decimals)
 
 
 def _shifted(value: int, decimals: int) -> float:

@@ -228,7 +228,7 @@ async def find_or_make_bars(
         now=now,
     )
     encode = schemas.encode_bars if native else schemas.encode_history
-    encoded = encode(answer.market.instrument, answer.selection)
+    encoded = encode(answer.market.instrument, answer.selection, service.texts)
     answers.keep(question, version, encoded)
     return encoded
 

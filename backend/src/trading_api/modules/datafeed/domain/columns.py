@@ -33,6 +33,11 @@ class Columns:
     def __len__(self) -> int:
         return len(self.time)
 
+    @property
+    def size(self) -> int:
+        """Return the bytes of its values."""
+        return 48 * len(self)
+
     def arrays(self) -> tuple[Ints, Ints, Ints, Ints, Ints, Ints]:
         """Return the six arrays in their fixed order."""
         return self.time, self.open, self.high, self.low, self.close, self.volume
@@ -78,33 +83,3 @@ class Window:
     from_time: int
     to_time: int
     count_back: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Selection:
-    """What a window holds.
-
-    Attributes:
-        bars: at most the cap, the newest kept, ascending.
-        next_time: where ``bars`` is empty, start of the nearest earlier bar; None: there is none.
-    """
-
-    bars: Columns
-    next_time: int | None = None
-
-
-BARS_MAX = 5_000
-"""Most bars of one answer, newest first; constant, so that clients can page by it."""
-
-
-def select(bars: Columns, window: Window) -> Selection:
-    """Return what ``window`` holds of ``bars``: see ``Window`` for the rules."""
-    stop = bars.index_at(window.to_time)
-    if window.count_back is not None:
-        start = max(0, stop - window.count_back)
-    else:
-        start = min(bars.index_at(window.from_time), stop)
-    start = max(start, stop - BARS_MAX)
-    if start < stop:
-        return Selection(bars[start:stop])
-    return Selection(EMPTY, int(bars.time[start - 1]) if start else None)

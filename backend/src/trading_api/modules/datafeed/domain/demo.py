@@ -15,7 +15,6 @@ of seed, symbol and time: every process computes the same, and none need run for
 Nothing later than the slot of "now" is ever shown: a forming bar is built from elapsed slots only.
 """
 
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -23,17 +22,16 @@ import numpy as np
 
 from trading_api.modules.datafeed.domain import aggregate, bridge
 from trading_api.modules.datafeed.domain.aggregate import ALWAYS_OPEN, DAY_SECONDS
+from trading_api.modules.datafeed.domain.cache import SizedCache
 from trading_api.modules.datafeed.domain.columns import (
-    BARS_MAX,
     EMPTY,
     Columns,
     Ints,
-    Selection,
     Window,
-    select,
 )
 from trading_api.modules.datafeed.domain.instrument import Instrument, Quote
-from trading_api.modules.datafeed.domain.resolution import Resolution, Unit
+from trading_api.modules.datafeed.domain.resolution import Resolution
+from trading_api.modules.datafeed.domain.selection import BARS_MAX, Part, Selection, select
 from trading_api.modules.datafeed.domain.series import StoredSeries
 
 SLOT_US = 500_000
@@ -46,9 +44,14 @@ DAY_MINUTES = 1_440
 PRICE_MIN_TICKS = 10
 """A continuation that wanders down for years stops here, so that bid and ask stay positive."""
 
-MINUTE_DAYS_CACHED = 256
-"""Days of minutes kept, all instruments together: 256 · 1440 · 48 bytes = 18 MB. 5,000 bars of 15
-minutes need 53."""
+MINUTE_DAYS_SIZE_MAX = 9 * 1024 * 1024
+"""Minutes kept, all instruments together: 136 days of 1,440 bars."""
+
+BLOCKS_SIZE_MAX = 8 * 1024 * 1024
+"""Coarser intraday bars kept, all instruments together: 120 blocks of 1,440 bars."""
+
+LONG_RESOLUTIONS_MAX = 16
+"""Resolutions of days, weeks and months kept for the current slot; clients name any."""
 
 _BATCH_DAYS = 48
 """Days whose minutes are drawn in one go: bounds the temporary arrays."""
@@ -73,25 +76,65 @@ class Split:
     ratio: int
 
 
+class DemoCaches:
+    """What the demo markets of a process keep of their past, each within a bound.
+
+    Attributes:
+        days: minutes of whole days.
+        blocks: coarser intraday bars of whole days.
+    """
+
+    def __init__(self) -> None:
+        self.days = MinuteDays()
+        self.blocks: SizedCache[Columns] = SizedCache(BLOCKS_SIZE_MAX)
+
+
 class MinuteDays:
     """Minutes of whole days by ticker, the most recently used ones; shared by all markets."""
 
-    def __init__(self, count_max: int = MINUTE_DAYS_CACHED) -> None:
-        self._count_max = count_max
-        self._days: OrderedDict[tuple[str, int], Columns] = OrderedDict()
+    def __init__(self, size_max: int = MINUTE_DAYS_SIZE_MAX) -> None:
+        self._days: SizedCache[Columns] = SizedCache(size_max)
 
     def find(self, ticker: str, day: int) -> Columns | None:
         """Return the minutes of a day number; None where they must be drawn."""
-        found = self._days.get((ticker, day))
-        if found is not None:
-            self._days.move_to_end((ticker, day))
-        return found
+        return self._days.find((ticker, day))
 
     def keep(self, ticker: str, day: int, minutes: Columns) -> None:
         """Keep a day's minutes, dropping the longest unused ones."""
-        self._days[ticker, day] = minutes
-        while len(self._days) > self._count_max:
-            self._days.popitem(last=False)
+        self._days.keep((ticker, day), minutes, minutes.size)
+
+
+@dataclass(frozen=True, slots=True)
+class _Grid:
+    """Numbers of the bars of an intraday resolution in a market that never closes.
+
+    Bars restart with each UTC day, the last one of a day may be short.
+    """
+
+    minutes: int
+
+    @property
+    def per_day(self) -> int:
+        return -(-DAY_MINUTES // self.minutes)
+
+    @property
+    def block_bars(self) -> int:
+        """Bars of ``minutes`` days."""
+        return self.per_day * self.minutes
+
+    def index_of(self, time: int) -> int:
+        """Return the number of the bar that ``time`` lies in."""
+        day, second = divmod(time, DAY_SECONDS)
+        return day * self.per_day + second // (self.minutes * 60)
+
+    def index_from(self, time: int) -> int:
+        """Return the number of the first bar that starts at or after ``time``."""
+        return self.index_of(time - 1) + 1
+
+    def time_of(self, index: int) -> int:
+        """Return the start of a bar."""
+        day, number = divmod(index, self.per_day)
+        return day * DAY_SECONDS + number * self.minutes * 60
 
 
 class DemoMarket:
@@ -103,7 +146,7 @@ class DemoMarket:
         splits: the source's splits, ascending.
         anchor_time: 00:00 UTC of the anchor day, seconds.
         seed: text that the simulated paths depend on.
-        minute_days: where drawn minutes are kept; one of its own where None.
+        caches: what is kept of the past; some of its own where None.
     """
 
     def __init__(
@@ -114,7 +157,7 @@ class DemoMarket:
         *,
         anchor_time: int,
         seed: str,
-        minute_days: MinuteDays | None = None,
+        caches: DemoCaches | None = None,
     ) -> None:
         assert anchor_time % DAY_SECONDS == 0, "the anchor is the beginning of a UTC day"
         self._instrument = instrument
@@ -125,7 +168,11 @@ class DemoMarket:
         self._hour_key = bridge.key_of(seed, instrument.ticker, "hours")
         self._minute_key = bridge.key_of(seed, instrument.ticker, "minutes")
         self._slot_key = bridge.key_of(seed, instrument.ticker, "slots")
-        self._minute_days = minute_days or MinuteDays()
+        self._caches = caches or DemoCaches()
+        self._key = object()
+        self._forming_slot = -1
+        self._forming: dict[int, Columns] = {}
+        self._long: dict[Resolution, tuple[int, Columns]] = {}
         self._past_days = EMPTY
         self._slots: tuple[int, Ints] = (-1, np.empty(0, dtype=np.int64))
         self._quote: Quote | None = None
@@ -148,13 +195,12 @@ class DemoMarket:
         """Return what ``window`` holds; the last bar may be forming, none is later than now."""
         end = min(window.to_time, now_us // 1_000_000 + 1)
         if end <= self.start_time:
-            return Selection(EMPTY)
+            return Selection()
         window = Window(window.from_time, end, window.count_back)
-        if resolution.unit is not Unit.MINUTE:
-            bars = aggregate.from_days(self._days(now_us), resolution, open_every_day=True)
-            return select(bars, window)
-        first_day, last_day = self._days_around(resolution.count, window)
-        return select(self._intraday(resolution.count, first_day, last_day, now_us), window)
+        if resolution.is_intraday:
+            return self._select_intraday(resolution.count, window, now_us)
+        bars = self._long_bars(resolution, now_us)
+        return select(bars, window, key=(self._key, resolution), closed=len(bars) - 1)
 
     def quote(self, now_us: int) -> Quote:
         """Return bid, ask, last and the day so far at the slot of ``now_us``."""
@@ -183,26 +229,79 @@ class DemoMarket:
             previous_close=self._chain.close_before(day * DAY_SECONDS),
         )
 
-    def _days_around(self, minutes: int, window: Window) -> tuple[int, int]:
-        """Return the first and last UTC day (numbers) that an intraday window can touch."""
-        bars_per_day = -(-DAY_MINUTES // minutes)
-        last_day = (window.to_time - 1) // DAY_SECONDS
-        wanted = BARS_MAX if window.count_back is None else min(window.count_back, BARS_MAX)
-        first_day = last_day - wanted // bars_per_day - 1
+    def _select_intraday(self, minutes: int, window: Window, now_us: int) -> Selection:
+        """Return an intraday window by arithmetic: the market is always open, so bars are dense."""
+        grid = _Grid(minutes)
+        first, stop = grid.index_of(self.start_time), grid.index_from(window.to_time)
         if window.count_back is None:
-            first_day = min(max(first_day, window.from_time // DAY_SECONDS), last_day)
-        return max(first_day, self.start_time // DAY_SECONDS), last_day
-
-    def _intraday(self, minutes: int, first_day: int, last_day: int, now_us: int) -> Columns:
-        today = now_us // 1_000_000 // DAY_SECONDS
-        if minutes % 60:
-            parts = [self._minutes(first_day, last_day, now_us)]
+            start = min(max(grid.index_from(window.from_time), first), stop)
         else:
-            parts = [self._hours(first_day, min(last_day, today - 1))]
-            if last_day >= today:
-                parts.append(self._minutes(max(first_day, today), today, now_us))
-        bars = Columns.concat(parts)
-        return bars if minutes == 1 else aggregate.intraday(bars, minutes, ALWAYS_OPEN)
+            start = max(first, stop - window.count_back)
+        start = max(start, stop - BARS_MAX)
+        if start >= stop:
+            return Selection((), grid.time_of(stop - 1) if stop > first else None)
+        parts: list[Part] = []
+        for number in range(start // grid.block_bars, (stop - 1) // grid.block_bars + 1):
+            low = max(number * grid.block_bars, first)
+            high = min(stop, (number + 1) * grid.block_bars)
+            block, closed = self._block(minutes, number, now_us)
+            begin, end = max(start, low) - low, high - low
+            if begin < min(closed, end):
+                key = (self._key, minutes, number, closed)
+                parts.append(Part(block[:closed], begin, min(closed, end), key))
+            if closed < end:
+                parts.append(Part(block, max(begin, closed), end))
+        return Selection(tuple(parts))
+
+    def _block(self, minutes: int, number: int, now_us: int) -> tuple[Columns, int]:
+        """Return a block's bars up to now, and how many of them are final.
+
+        A block is ``minutes`` days, so that every resolution has some 1,440 bars in it.
+        """
+        today = now_us // 1_000_000 // DAY_SECONDS
+        first_day = max(number * minutes, self.start_time // DAY_SECONDS)
+        last_day = (number + 1) * minutes - 1
+        if last_day < today:
+            bars = self._closed_days(minutes, first_day, last_day)
+            return bars, len(bars)
+        slot = now_us // SLOT_US
+        if self._forming_slot != slot:
+            self._forming_slot = slot
+            self._forming.clear()
+        found = self._forming.get(minutes)
+        if found is None:
+            bars = self._minutes(today, today, now_us)
+            if minutes > 1:
+                bars = aggregate.intraday(bars, minutes, ALWAYS_OPEN)
+            if first_day < today:
+                closed = self._closed_days(minutes, first_day, today - 1)
+                bars = Columns.concat([closed, bars])
+            found = self._forming[minutes] = bars
+        return found, len(found) - 1
+
+    def _closed_days(self, minutes: int, first_day: int, last_day: int) -> Columns:
+        """Return the bars of whole past days, both ends inclusive."""
+        if minutes == 1:
+            return self._whole_minutes(first_day, last_day)
+        key = (self._key, minutes, first_day, last_day)
+        found = self._caches.blocks.find(key)
+        if found is None:
+            # Hours add up to what their minutes would, and there are fewer of them.
+            finer = self._hours if minutes % 60 == 0 else self._whole_minutes
+            found = aggregate.intraday(finer(first_day, last_day), minutes, ALWAYS_OPEN)
+            self._caches.blocks.keep(key, found, found.size)
+        return found
+
+    def _long_bars(self, resolution: Resolution, now_us: int) -> Columns:
+        """Return all bars of days, weeks or months; the last one is forming."""
+        slot = now_us // SLOT_US
+        kept = self._long.get(resolution)
+        if kept is None or kept[0] != slot:
+            bars = aggregate.from_days(self._days(now_us), resolution, open_every_day=True)
+            if len(self._long) >= LONG_RESOLUTIONS_MAX:
+                self._long.clear()
+            kept = self._long[resolution] = (slot, bars)
+        return kept[1]
 
     def _days(self, now_us: int) -> Columns:
         """Return all days up to today's forming one."""
@@ -223,16 +322,23 @@ class DemoMarket:
     def _minutes(self, first_day: int, last_day: int, now_us: int) -> Columns:
         """Return the minutes of some days, both ends inclusive, cut at the slot of ``now_us``."""
         today = now_us // 1_000_000 // DAY_SECONDS
-        last_day = min(last_day, today)
+        bars = self._whole_minutes(first_day, min(last_day, today))
+        return bars if last_day < today else self._cut(bars, now_us)
+
+    def _whole_minutes(self, first_day: int, last_day: int) -> Columns:
+        """Return the minutes of whole days, both ends inclusive, whatever the time is now."""
         ticker, days = self._instrument.ticker, range(first_day, last_day + 1)
-        found = {day: self._minute_days.find(ticker, day) for day in days}
+        if len(days) == 1:
+            ready = self._caches.days.find(ticker, first_day)
+            if ready is not None:
+                return ready
+        found = {day: self._caches.days.find(ticker, day) for day in days}
         missing = [day for day in days if found[day] is None]
         for batch in _batches(missing, _BATCH_DAYS):
             for day, minutes in self._draw_days(batch).items():
                 found[day] = minutes
-                self._minute_days.keep(ticker, day, minutes)
-        bars = Columns.concat([minutes for minutes in found.values() if minutes is not None])
-        return bars if last_day < today else self._cut(bars, now_us)
+                self._caches.days.keep(ticker, day, minutes)
+        return Columns.concat([minutes for minutes in found.values() if minutes is not None])
 
     def _cut(self, bars: Columns, now_us: int) -> Columns:
         """Return the minutes before the current one, then the current one as far as it elapsed."""

@@ -5,9 +5,10 @@ from functools import lru_cache
 from typing import Protocol
 
 from trading_api.modules.datafeed.domain import aggregate
-from trading_api.modules.datafeed.domain.columns import Columns, Selection, Window, select
+from trading_api.modules.datafeed.domain.columns import Columns, Window
 from trading_api.modules.datafeed.domain.instrument import Instrument, Quote
 from trading_api.modules.datafeed.domain.resolution import Resolution, Unit
+from trading_api.modules.datafeed.domain.selection import Selection, select
 from trading_api.modules.datafeed.errors import ResolutionUnsupportedError
 
 
@@ -89,6 +90,7 @@ class HistoricalMarket:
         )
         self._at = lru_cache(maxsize=64)(self._build)
         self._quote: Quote | None = None
+        self._key = object()
 
     @property
     def instrument(self) -> Instrument:
@@ -105,7 +107,8 @@ class HistoricalMarket:
     def bars(self, resolution: Resolution, window: Window, now_us: int) -> Selection:
         """Return what ``window`` holds; history has no future, so ``now_us`` only guards it."""
         end = min(window.to_time, now_us // 1_000_000 + 1)
-        return select(self._at(resolution), Window(window.from_time, end, window.count_back))
+        window = Window(window.from_time, end, window.count_back)
+        return select(self._at(resolution), window, key=(self._key, resolution))
 
     def quote(self, now_us: int) -> Quote:
         """Return the last bar as a quote: the close, with the spread that the series needs."""

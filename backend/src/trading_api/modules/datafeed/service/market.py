@@ -8,8 +8,8 @@ from trading_api.contracts import datafeed as contract
 from trading_api.kernel.clock import to_us
 from trading_api.kernel.errors import FieldError
 from trading_api.modules.datafeed.domain.aggregate import DAY_SECONDS
-from trading_api.modules.datafeed.domain.columns import BARS_MAX, Selection, Window
-from trading_api.modules.datafeed.domain.demo import SLOT_US, DemoMarket, MinuteDays
+from trading_api.modules.datafeed.domain.columns import Window
+from trading_api.modules.datafeed.domain.demo import SLOT_US, DemoCaches, DemoMarket
 from trading_api.modules.datafeed.domain.instrument import (
     Exchange,
     Instrument,
@@ -17,6 +17,7 @@ from trading_api.modules.datafeed.domain.instrument import (
     search_rank,
 )
 from trading_api.modules.datafeed.domain.resolution import Resolution, parse_resolution
+from trading_api.modules.datafeed.domain.selection import BARS_MAX, Selection, TextCache
 from trading_api.modules.datafeed.domain.series import HistoricalMarket, Market
 from trading_api.modules.datafeed.domain.simulated import simulated_instrument, simulated_series
 from trading_api.modules.datafeed.errors import (
@@ -68,6 +69,9 @@ class DatafeedService:
     Args:
         history: what ``seed`` loads.
         required: tickers that must exist on DEMO; those without history are simulated.
+
+    Attributes:
+        texts: encoded bars, for answers.
     """
 
     def __init__(
@@ -84,6 +88,7 @@ class DatafeedService:
         self._required = tuple(required)
         self._markets: dict[str, Market] = {}
         self._generation = 0
+        self.texts = TextCache()
 
     async def load(self) -> bool:
         """Read everything stored into memory; return False where nothing was ever seeded."""
@@ -300,7 +305,7 @@ def published_instrument(instrument: Instrument) -> contract.Instrument:
 
 def _markets_of(stored: MarketData, required: Sequence[str]) -> dict[str, Market]:
     markets: dict[str, Market] = {}
-    minute_days = MinuteDays()
+    caches = DemoCaches()
     for instrument in stored.instruments:
         series = stored.series[instrument.series_id]
         market: Market
@@ -315,7 +320,7 @@ def _markets_of(stored: MarketData, required: Sequence[str]) -> dict[str, Market
                 stored.splits.get(series.id, ()),
                 anchor_time=stored.anchor.anchor_time,
                 seed=stored.anchor.seed,
-                minute_days=minute_days,
+                caches=caches,
             )
         markets[instrument.symbol] = market
     for ticker in required:
@@ -328,7 +333,7 @@ def _markets_of(stored: MarketData, required: Sequence[str]) -> dict[str, Market
             (),
             anchor_time=stored.anchor.anchor_time,
             seed=stored.anchor.seed,
-            minute_days=minute_days,
+            caches=caches,
         )
     return markets
 

@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from trading_api.modules.datafeed.adapters.bundled import BundledHistory
 from trading_api.modules.datafeed.domain import aggregate, bridge
 from trading_api.modules.datafeed.domain.aggregate import ALWAYS_OPEN
-from trading_api.modules.datafeed.domain.columns import BARS_MAX, Columns, Window
+from trading_api.modules.datafeed.domain.columns import Columns, Window
 from trading_api.modules.datafeed.domain.demo import SLOT_US, DemoMarket, Split
 from trading_api.modules.datafeed.domain.resolution import parse_resolution
+from trading_api.modules.datafeed.domain.selection import BARS_MAX
 from trading_api.modules.datafeed.tests.builders import (
     ANCHOR,
     a_daily_series,

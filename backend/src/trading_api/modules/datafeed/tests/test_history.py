@@ -13,8 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trading_api.modules.datafeed.adapters.bundled import BundledHistory
-from trading_api.modules.datafeed.domain.columns import BARS_MAX, Columns, Window, select
+from trading_api.modules.datafeed.domain.columns import Columns, Window
 from trading_api.modules.datafeed.domain.resolution import parse_resolution
+from trading_api.modules.datafeed.domain.selection import BARS_MAX, select
 from trading_api.modules.datafeed.domain.series import HistoricalMarket
 from trading_api.modules.datafeed.errors import ResolutionUnsupportedError
 from trading_api.modules.datafeed.tests.builders import (

@@ -73,8 +73,9 @@ def engine(short_folder, monkeypatch):
 
 
 def is_tied(pid: int) -> bool:
-    """Say whether setpriv has become the program, its work done."""
-    return b"setpriv" not in Path(f"/proc/{pid}/cmdline").read_bytes()
+    """Say whether the fork has become setpriv and that the program, its work done."""
+    words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    return words[0] == sys.executable.encode() and words[1].endswith((b"one.py", b"two.py"))
 
 
 def pids(engine: SupervisordEngine) -> dict[str, int | None]:

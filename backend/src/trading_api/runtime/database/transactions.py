@@ -10,7 +10,15 @@ import asyncio
 import errno
 import random
 import sqlite3
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Coroutine,
+    Mapping,
+    Sequence,
+)
 from contextlib import asynccontextmanager
 from contextvars import copy_context
 from functools import partial
@@ -49,7 +57,12 @@ _RETRYABLE_SQLSTATES = frozenset({"40001", "40P01"})
 
 
 class Transaction:
-    """An open transaction; statements run in order on one connection."""
+    """An open transaction; statements run in order on one connection.
+
+    On SQLite a statement that has begun runs to its end, whoever is cancelled: the driver would
+    close the writing connection under it, and a closed connection that a traceback still holds
+    keeps its lock.
+    """
 
     __slots__ = ("_after_commit", "connection", "dialect")
 
@@ -62,25 +75,27 @@ class Transaction:
         self, statement: Executable, parameters: Parameters | None = None
     ) -> CursorResult[Any]:
         """Run a Core statement, with one set of parameters or many."""
+        if self.dialect == "sqlite":
+            return await _finish(self.connection.execute(statement, parameters))
         return await self.connection.execute(statement, parameters)
 
     async def scalar(
         self, statement: Executable, parameters: Mapping[str, Any] | None = None
     ) -> Any:
         """Return the first column of the first row; None where there is no row."""
-        return await self.connection.scalar(statement, parameters)
+        return (await self.execute(statement, parameters)).scalar()
 
     async def first(
         self, statement: Executable, parameters: Parameters | None = None
     ) -> Row[Any] | None:
         """Return the first row; None where there is none."""
-        return (await self.connection.execute(statement, parameters)).first()
+        return (await self.execute(statement, parameters)).first()
 
     async def all(
         self, statement: Executable, parameters: Parameters | None = None
     ) -> Sequence[Row[Any]]:
         """Return every row; the caller bounds the number."""
-        return (await self.connection.execute(statement, parameters)).all()
+        return (await self.execute(statement, parameters)).all()
 
     def after_commit(self, callback: Callable[[], None]) -> None:
         """Run ``callback`` once this transaction is durable; never after a rollback.
@@ -152,7 +167,7 @@ class Database:
     @asynccontextmanager
     async def snapshot(self) -> AsyncGenerator[Transaction]:
         """Open a read-only transaction that sees one consistent state throughout."""
-        async with self._guard(), self._reader.connect() as connection:
+        async with self._guard(), _connect(self._reader) as connection:
             if self.dialect == "postgresql":
                 await connection.execute(
                     text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
@@ -193,7 +208,7 @@ class Database:
 
     async def ping(self) -> None:
         """Make a round trip; raises what ``transaction`` raises."""
-        async with self._guard(), self._reader.connect() as connection:
+        async with self._guard(), _connect(self._reader) as connection:
             await connection.execute(text("SELECT 1"))
 
     async def create_all(self, metadata: MetaData) -> None:
@@ -214,12 +229,12 @@ class Database:
     @asynccontextmanager
     async def _open_for_writing(self) -> AsyncIterator[AsyncConnection]:
         if self.dialect == "sqlite":
-            async with self._write_lock, self._writer.connect() as connection:
+            async with self._write_lock, _connect(self._writer) as connection:
                 # SQLAlchemy's own begin is silenced below, so that this one takes the lock.
                 await _finish(connection.execute(text("BEGIN IMMEDIATE")))
                 yield connection
         else:
-            async with self._writer.connect() as connection:
+            async with _connect(self._writer) as connection:
                 yield connection
 
     @asynccontextmanager
@@ -302,9 +317,21 @@ async def _in_savepoint(
     return value, None
 
 
-async def _finish(operation: Awaitable[T]) -> T:
+@asynccontextmanager
+async def _connect(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
+    """Hold a connection; it goes back to its pool even when this task is cancelled meanwhile."""
+    connection = engine.connect()
+    try:
+        await _finish(connection.start())
+        yield connection
+    finally:
+        if connection.sync_connection is not None:
+            await _finish(connection.close())
+
+
+async def _finish(operation: Coroutine[Any, Any, T]) -> T:
     """Await to the end even when this task is cancelled; the cancellation comes afterwards."""
-    task = asyncio.ensure_future(operation)
+    task = asyncio.create_task(operation)
     cancelled: asyncio.CancelledError | None = None
     while not task.done():
         try:

@@ -15,6 +15,7 @@ from datetime import UTC, datetime, timedelta
 from trading_api.kernel.clock import Clock
 from trading_api.kernel.errors import TradingError
 from trading_api.modules.auth.domain import Role, User
+from trading_api.modules.auth.domain.audit import HOST
 from trading_api.modules.auth.schemas import UserView, parse_email
 from trading_api.modules.auth.service import AuthServices
 from trading_api.runtime.identity import access_token_seconds_max
@@ -87,7 +88,7 @@ class _Users:
             email=email,
             password=password,
             full_name=options.name,
-            address="host",
+            caller=HOST,
             now=self._clock.now(),
             roles=frozenset(Role(each) for each in options.role) or frozenset({Role.USER}),
         )

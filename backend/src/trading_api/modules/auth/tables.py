@@ -3,7 +3,6 @@
 import sqlalchemy as sa
 
 from trading_api.runtime.database import Id, Instant, leases, module_metadata, outbox
-from trading_api.runtime.database.schema import RowNumber
 
 metadata = module_metadata("auth")
 
@@ -65,19 +64,33 @@ throttles = sa.Table(
     sa.Column("full_again_at_us", Instant, nullable=False),
 )
 
-audit = sa.Table(
-    "audit",
+audit_entries = sa.Table(
+    "audit_entries",
     metadata,
-    sa.Column("id", RowNumber, sa.Identity(), primary_key=True),
+    sa.Column("sequence", sa.BigInteger, primary_key=True, autoincrement=False),
     sa.Column("occurred_at_us", Instant, nullable=False),
     sa.Column("actor_id", Id),  # NULL: nobody known
     sa.Column("session_id", Id),
     sa.Column("address", sa.Text, nullable=False),
     sa.Column("action", sa.Text, nullable=False),
     sa.Column("outcome", sa.Text, nullable=False),
-    sa.Column("object", sa.Text),
+    sa.Column("object", Id),
+    sa.Column("detail", sa.Text, nullable=False),
+    sa.Column("before_hash", Id),
+    sa.Column("after_hash", Id),
     sa.Column("request_id", sa.Text),
+    sa.Column("hash", Id, nullable=False),
     sa.Index(None, "actor_id"),
+    sa.Index(None, "object"),
+)
+
+audit_head = sa.Table(  # one row: where the chain ends
+    "audit_head",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("sequence", sa.BigInteger, nullable=False),
+    sa.Column("hash", Id, nullable=False),
+    sa.CheckConstraint("id = 1", "one_row"),
 )
 
 outbox_table = outbox.table(metadata)

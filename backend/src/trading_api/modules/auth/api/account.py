@@ -4,7 +4,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from trading_api.modules.auth import errors
-from trading_api.modules.auth.api.cookies import address_of
+from trading_api.modules.auth.api.cookies import caller_of
 from trading_api.modules.auth.api.parts import PRIVATE, Parts
 from trading_api.modules.auth.schemas import (
     ProfilePatch,
@@ -45,7 +45,7 @@ def add_account(router: ModuleRouter, parts: Parts) -> None:
         user = await service.users.update_profile(
             user_id=principal.user_id,
             changes=body.changes(),
-            address=address_of(request),
+            caller=caller_of(request, principal),
             now=clock.now(),
         )
         return UserView.of(user)
@@ -75,7 +75,7 @@ def add_account(router: ModuleRouter, parts: Parts) -> None:
         await service.sessions.end_session(
             user_id=principal.user_id,
             session_id=session_id,
-            address=address_of(request),
+            caller=caller_of(request, principal),
             now=clock.now(),
         )
         if session_id == principal.session_id:

@@ -7,6 +7,8 @@ from starlette.responses import Response
 
 from trading_api.kernel.errors import CarriersDisagreeError
 from trading_api.modules.auth.domain import Device
+from trading_api.modules.auth.domain.audit import Caller
+from trading_api.runtime.identity import Principal
 
 REFRESH_PATH = "/api/v1/auth"
 _DEVICE_SECONDS = 400 * 24 * 3600  # the longest that browsers keep a cookie
@@ -108,3 +110,10 @@ def is_browser(request: Request) -> bool:
 def address_of(request: Request) -> str:
     """Return the client's address, "" where the transport has none."""
     return request.client.host if request.client is not None else ""
+
+
+def caller_of(request: Request, principal: Principal | None) -> Caller:
+    """Return who asks, as the audit remembers it."""
+    if principal is None:
+        return Caller(address_of(request))
+    return Caller(address_of(request), principal.user_id, principal.session_id)

@@ -15,7 +15,7 @@ from trading_api.kernel.errors import (
     UnauthenticatedError,
 )
 from trading_api.modules.auth import errors
-from trading_api.modules.auth.api.cookies import Cookies, address_of, is_browser
+from trading_api.modules.auth.api.cookies import Cookies, caller_of, is_browser
 from trading_api.modules.auth.api.parts import PRIVATE, Parts
 from trading_api.modules.auth.schemas import (
     DoneView,
@@ -99,7 +99,7 @@ def add_sign_in(router: ModuleRouter, parts: Parts) -> None:
             email=parse_email(body.email),
             password=body.password.get_secret_value(),
             full_name=body.full_name,
-            address=address_of(request),
+            caller=caller_of(request, None),
             now=clock.now(),
         )
         return UserView.of(user)
@@ -178,10 +178,8 @@ def add_sign_in(router: ModuleRouter, parts: Parts) -> None:
     ) -> DoneView:
         identity.ensure_own_site(request.scope)
         await service.sessions.log_out(
-            user_id=None if principal is None else principal.user_id,
-            session_id=None if principal is None else principal.session_id,
             refresh_token=_refresh_token(request, body, identity, cookies),
-            address=address_of(request),
+            caller=caller_of(request, principal),
             now=clock.now(),
         )
         cookies.clear_tokens(response)
@@ -199,8 +197,7 @@ def add_sign_in(router: ModuleRouter, parts: Parts) -> None:
     ) -> DoneView:
         count = await service.sessions.log_out_everywhere(
             user_id=principal.user_id,
-            session_id=principal.session_id,
-            address=address_of(request),
+            caller=caller_of(request, principal),
             now=clock.now(),
         )
         cookies.clear_tokens(response)

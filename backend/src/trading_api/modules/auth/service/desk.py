@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
 from trading_api.kernel.ids import IdSource
 from trading_api.modules.auth.domain import (
@@ -16,9 +17,11 @@ from trading_api.modules.auth.domain import (
     fold_email,
     hash_token,
 )
+from trading_api.modules.auth.domain.audit import AuditEntry, Caller, hash_state
 from trading_api.modules.auth.errors import UserNotFoundError
 from trading_api.modules.auth.ports import PasswordHasher, RevocationAnnouncer, TokenSigner
 from trading_api.modules.auth.repository import AuthRepository
+from trading_api.runtime import context
 from trading_api.runtime.database import Database, Outbox, Transaction
 
 
@@ -103,27 +106,16 @@ class Desk:
         session_id: str | None,
         reason: str,
         *,
-        address: str,
         now: datetime,
     ) -> list[str]:
         """End one session of a user, or all; return the ids of those that lived.
 
-        Each end is audited, and announced after the commit.
+        Announced after the commit; the caller audits what it was asked for.
         """
         revoked = await self.repository.sessions.revoke_sessions(
             transaction, user_id=user_id, session_id=session_id, reason=reason, now=now
         )
         self.announce_after(transaction, revoked, now)
-        for each in revoked:
-            await self.repository.audit.add_audit(
-                transaction,
-                action="session_end",
-                outcome=reason,
-                now=now,
-                address=address,
-                actor_id=user_id,
-                session_id=each,
-            )
         return revoked
 
     async def lock_by_email(self, transaction: Transaction, email: str) -> User:
@@ -135,18 +127,39 @@ class Desk:
         user = found(await self.repository.users.find_user_by_email(transaction, fold_email(email)))
         return found(await self.repository.users.lock_user(transaction, user.id))
 
-    async def audit_operator(
-        self, transaction: Transaction, action: str, user: User, now: datetime
+    async def audit(
+        self,
+        transaction: Transaction,
+        action: str,
+        *,
+        caller: Caller,
+        now: datetime,
+        outcome: str = "done",
+        about: str | None = None,
+        detail: str = "",
+        before: Any = None,
+        after: Any = None,
     ) -> None:
-        """Note what an operator did at the host to a user."""
-        await self.repository.audit.add_audit(
+        """Append one row about this request to the audit; the last step of a transaction.
+
+        Args:
+            about: what it was done to, ``<kind>:<id>``.
+            before: that thing as it was, a dataclass or mapping; only its digest is kept.
+            after: that thing as it is now.
+        """
+        await self.repository.audit.append(
             transaction,
-            action=action,
-            outcome="done",
-            now=now,
-            address="host",
-            actor_id=None,
-            about=user.id,
+            AuditEntry(
+                occurred_at=now,
+                caller=caller,
+                action=action,
+                outcome=outcome,
+                about=about,
+                detail=detail,
+                before_hash=hash_state(before),
+                after_hash=hash_state(after),
+                request_id=context.request_id.get(),
+            ),
         )
 
     def announce_after(

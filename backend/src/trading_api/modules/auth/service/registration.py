@@ -5,6 +5,7 @@ from datetime import datetime
 
 from trading_api.contracts.auth import UserRegistered
 from trading_api.modules.auth.domain import EmailAddress, Role, User
+from trading_api.modules.auth.domain.audit import Caller
 from trading_api.modules.auth.errors import EmailTakenError
 from trading_api.modules.auth.service.desk import Desk
 from trading_api.runtime.database import Transaction
@@ -22,7 +23,7 @@ class RegistrationService:
         email: EmailAddress,
         password: str,
         full_name: str,
-        address: str,
+        caller: Caller,
         now: datetime,
         roles: frozenset[Role] = frozenset({Role.USER}),
     ) -> User:
@@ -60,14 +61,14 @@ class RegistrationService:
                 key_sequence=1,
                 occurred_at=now,
             )
-            await self._desk.repository.audit.add_audit(
+            await self._desk.audit(
                 transaction,
-                action="user_register",
-                outcome="done",
+                "user_register",
+                caller=caller,
                 now=now,
-                address=address,
-                actor_id=user.id,
-                about=",".join(sorted(user.roles)),
+                about=f"user:{user.id}",
+                detail=",".join(sorted(user.roles)),
+                after=user,
             )
         return user
 

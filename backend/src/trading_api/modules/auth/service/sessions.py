@@ -19,6 +19,7 @@ from trading_api.modules.auth.domain import (
     seal_child,
     unseal_child,
 )
+from trading_api.modules.auth.domain.audit import Caller
 from trading_api.modules.auth.domain.sessions import TOKEN_BYTES, is_refresh_token
 from trading_api.modules.auth.errors import (
     RefreshTokenExpiredError,
@@ -79,6 +80,7 @@ class SessionService:
                 idle=self._desk.policy.sessions.idle,
                 address=device.address,
             )
+            is_rotated = session is not None
             if session is None:
                 session, refused = await self._judge(transaction, rotation, device)
                 if refused is None and session is not None and session.sealed_leaf is not None:
@@ -88,46 +90,64 @@ class SessionService:
                 if session is None
                 else await self._desk.repository.users.find_user(transaction, session.user_id)
             )
+            if session is not None and is_rotated:
+                await self._desk.audit(
+                    transaction,
+                    "refresh",
+                    caller=Caller(device.address, session.user_id, session.id),
+                    now=now,
+                    about=f"session:{session.id}",
+                    after=session,
+                )
         if refused is not None or session is None or user is None:
             raise _refusal(refused or Refused.UNKNOWN)
         return self._desk.hand_out(user, session, child, now)
 
-    async def log_out(
-        self,
-        *,
-        user_id: str | None,
-        session_id: str | None,
-        refresh_token: str | None,
-        address: str,
-        now: datetime,
-    ) -> None:
+    async def log_out(self, *, refresh_token: str | None, caller: Caller, now: datetime) -> None:
         """End the session of the access token, and that of the refresh token; idempotent.
 
         A token that is unknown or spent ends nothing more and is no error.
         """
         async with self._desk.database.transaction() as transaction:
             ends: set[tuple[str, str]] = set()
-            if user_id and session_id:
-                ends.add((user_id, session_id))
+            if caller.user_id and caller.session_id:
+                ends.add((caller.user_id, caller.session_id))
             if refresh_token is not None and is_refresh_token(refresh_token):
                 found = await self._desk.repository.sessions.find_session_of_token(
                     transaction, hash_token(refresh_token)
                 )
                 if found is not None:
                     ends.add((found.user_id, found.id))
+            ended: list[str] = []
             for owner_id, each in sorted(ends):
-                await self._desk.end_sessions(
-                    transaction, owner_id, each, "logout", address=address, now=now
+                ended += await self._desk.end_sessions(
+                    transaction, owner_id, each, "logout", now=now
+                )
+            if ended:
+                await self._desk.audit(
+                    transaction,
+                    "logout",
+                    caller=Caller(caller.address, *min(ends)),
+                    now=now,
+                    about=f"session:{ended[0]}",
+                    detail=",".join(ended),
                 )
 
-    async def log_out_everywhere(
-        self, *, user_id: str, session_id: str, address: str, now: datetime
-    ) -> int:
+    async def log_out_everywhere(self, *, user_id: str, caller: Caller, now: datetime) -> int:
         """End every session of a user; return how many there were."""
         async with self._desk.database.transaction() as transaction:
             revoked = await self._desk.end_sessions(
-                transaction, user_id, None, "logout_all", address=address, now=now
+                transaction, user_id, None, "logout_all", now=now
             )
+            if revoked:
+                await self._desk.audit(
+                    transaction,
+                    "logout_all",
+                    caller=caller,
+                    now=now,
+                    about=f"user:{user_id}",
+                    detail=f"{len(revoked)} sessions",
+                )
         return len(revoked)
 
     async def list_sessions(self, *, user_id: str, now: datetime) -> list[Session]:
@@ -138,7 +158,7 @@ class SessionService:
             )
 
     async def end_session(
-        self, *, user_id: str, session_id: str, address: str, now: datetime
+        self, *, user_id: str, session_id: str, caller: Caller, now: datetime
     ) -> None:
         """End one session of a user.
 
@@ -147,8 +167,16 @@ class SessionService:
         """
         async with self._desk.database.transaction() as transaction:
             revoked = await self._desk.end_sessions(
-                transaction, user_id, session_id, "revoked", address=address, now=now
+                transaction, user_id, session_id, "revoked", now=now
             )
+            if revoked:
+                await self._desk.audit(
+                    transaction,
+                    "session_end",
+                    caller=caller,
+                    now=now,
+                    about=f"session:{session_id}",
+                )
         if not revoked:
             raise SessionNotFoundError("there is no such session; see GET /api/v1/auth/sessions")
 
@@ -221,14 +249,13 @@ class SessionService:
             )
             self._desk.announce_after(transaction, revoked, rotation.now)
         if refused in (Refused.REUSED, Refused.OTHER_DEVICE):
-            await self._desk.repository.audit.add_audit(
+            await self._desk.audit(
                 transaction,
-                action="refresh_reuse" if refused is Refused.REUSED else "refresh_other_device",
+                "refresh_reuse" if refused is Refused.REUSED else "refresh_other_device",
                 outcome="refused",
+                caller=Caller(device.address, session.user_id, session.id),
                 now=rotation.now,
-                address=device.address,
-                actor_id=session.user_id,
-                session_id=session.id,
+                about=f"session:{session.id}",
             )
         return session, refused
 

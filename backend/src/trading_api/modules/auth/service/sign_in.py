@@ -11,6 +11,7 @@ from trading_api.modules.auth.domain import (
     new_refresh_token,
     normalize_password,
 )
+from trading_api.modules.auth.domain.audit import Caller
 from trading_api.modules.auth.domain.passwords import LENGTH_MAX
 from trading_api.modules.auth.domain.sessions import TOKEN_BYTES
 from trading_api.modules.auth.errors import (
@@ -49,13 +50,12 @@ class SignInService:
         verification = await self._verify(password, user)
         async with self._desk.database.transaction() as transaction:
             if user is None or not verification.is_correct:
-                await self._desk.repository.audit.add_audit(
+                await self._desk.audit(
                     transaction,
-                    action="login",
+                    "login",
                     outcome="refused",
+                    caller=Caller(device.address, None if user is None else user.id),
                     now=now,
-                    address=device.address,
-                    actor_id=None if user is None else user.id,
                 )
                 signed_in = None
             else:
@@ -124,14 +124,14 @@ class SignInService:
             await self._desk.repository.sessions.add_session(transaction, session)
             for toll in tolls:
                 await self._desk.repository.throttles.give_back(transaction, toll)
-        await self._desk.repository.audit.add_audit(
+        await self._desk.audit(
             transaction,
-            action="login",
+            "login",
             outcome="done" if session is not None else "disabled",
+            caller=Caller(device.address, user.id, None if session is None else session.id),
             now=now,
-            address=device.address,
-            actor_id=user.id,
-            session_id=None if session is None else session.id,
+            about=None if session is None else f"session:{session.id}",
+            after=session,
         )
         if session is None:
             return None

@@ -4,6 +4,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 from trading_api.modules.auth.domain import Device, Role, User, new_refresh_token
+from trading_api.modules.auth.domain.audit import HOST, Caller
 from trading_api.modules.auth.domain.sessions import TOKEN_BYTES
 from trading_api.modules.auth.errors import UserDisabledError
 from trading_api.modules.auth.service.desk import Desk, found
@@ -25,7 +26,7 @@ class UserService:
             return found(await self._desk.repository.users.find_user(transaction, user_id))
 
     async def update_profile(
-        self, *, user_id: str, changes: dict[str, str | None], address: str, now: datetime
+        self, *, user_id: str, changes: dict[str, str | None], caller: Caller, now: datetime
     ) -> User:
         """Set ``full_name`` or ``picture`` of a user; absent names stay as they are.
 
@@ -35,18 +36,20 @@ class UserService:
         assert changes.keys() <= {"full_name", "picture"}
         async with self._desk.database.transaction() as transaction:
             user = found(await self._desk.repository.users.lock_user(transaction, user_id))
+            changed = replace(user, **changes)  # type: ignore[arg-type]
             if changes:
                 await self._desk.repository.users.update_user(transaction, user_id, **changes)
-                await self._desk.repository.audit.add_audit(
+                await self._desk.audit(
                     transaction,
-                    action="profile_update",
-                    outcome="done",
+                    "profile_update",
+                    caller=caller,
                     now=now,
-                    address=address,
-                    actor_id=user_id,
-                    about=",".join(sorted(changes)),
+                    about=f"user:{user_id}",
+                    detail=",".join(sorted(changes)),
+                    before=user,
+                    after=changed,
                 )
-        return replace(user, **changes)  # type: ignore[arg-type]
+        return changed
 
     async def list_users(self, *, limit: int = 1000) -> list[User]:
         """Return users, oldest first."""
@@ -63,13 +66,18 @@ class UserService:
             user = await self._desk.lock_by_email(transaction, email)
             await self._desk.repository.users.update_user(transaction, user.id, is_active=is_active)
             if not is_active:
-                await self._desk.end_sessions(
-                    transaction, user.id, None, "disabled", address="", now=now
-                )
-            await self._desk.audit_operator(
-                transaction, "user_enable" if is_active else "user_disable", user, now
+                await self._desk.end_sessions(transaction, user.id, None, "disabled", now=now)
+            changed = replace(user, is_active=is_active)
+            await self._desk.audit(
+                transaction,
+                "user_enable" if is_active else "user_disable",
+                caller=HOST,
+                now=now,
+                about=f"user:{user.id}",
+                before=user,
+                after=changed,
             )
-        return replace(user, is_active=is_active)
+        return changed
 
     async def set_roles(self, *, email: str, roles: frozenset[Role], now: datetime) -> User:
         """Give a user exactly these roles and end the sessions, whose tokens tell the old ones.
@@ -80,13 +88,19 @@ class UserService:
         async with self._desk.database.transaction() as transaction:
             user = await self._desk.lock_by_email(transaction, email)
             await self._desk.repository.users.update_user(transaction, user.id, roles=roles)
-            await self._desk.end_sessions(
-                transaction, user.id, None, "roles_changed", address="", now=now
+            await self._desk.end_sessions(transaction, user.id, None, "roles_changed", now=now)
+            changed = replace(user, roles=roles)
+            await self._desk.audit(
+                transaction,
+                "user_roles",
+                caller=HOST,
+                now=now,
+                about=f"user:{user.id}",
+                detail=",".join(sorted(roles)),
+                before=user,
+                after=changed,
             )
-            await self._desk.audit_operator(
-                transaction, f"user_roles:{','.join(sorted(roles))}", user, now
-            )
-        return replace(user, roles=roles)
+        return changed
 
     async def issue_token(self, *, email: str, lifetime: timedelta, now: datetime) -> str:
         """Issue an access token to an operator at the host, for work without auth running.
@@ -109,5 +123,12 @@ class UserService:
                 idle_expires_at=now + lifetime,
             )
             await self._desk.repository.sessions.add_session(transaction, session)
-            await self._desk.audit_operator(transaction, "token_issue", user, now)
+            await self._desk.audit(
+                transaction,
+                "token_issue",
+                caller=HOST,
+                now=now,
+                about=f"session:{session.id}",
+                after=session,
+            )
         return self._desk.access_token(user, session, now, int(lifetime.total_seconds()))

@@ -489,7 +489,9 @@ async def test_admin_email_when_registered_then_admin(
     assert body["user"]["roles"] == ["admin", "user"]
     assert "gateway:manage" in body["scope"].split()
     async with host.database.snapshot() as transaction:
-        audited = await transaction.all(sa.select(tables.audit).order_by(tables.audit.c.id))
+        audited = await transaction.all(
+            sa.select(tables.audit_entries).order_by(tables.audit_entries.c.sequence)
+        )
     assert [(row.action, row.outcome) for row in audited] == [
         ("user_register", "done"),
         ("login", "done"),

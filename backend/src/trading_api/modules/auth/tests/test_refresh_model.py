@@ -19,6 +19,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from trading_api.kernel.errors import UnauthenticatedError
 from trading_api.kernel.ids import UuidV7Ids
 from trading_api.modules.auth import tables
+from trading_api.modules.auth.domain.audit import Caller
 from trading_api.modules.auth.errors import (
     RefreshTokenExpiredError,
     RefreshTokenInvalidError,
@@ -112,7 +113,7 @@ class RefreshMachine(RuleBasedStateMachine):
                 email=an_email(),
                 password=PASSWORD,
                 full_name="",
-                address="",
+                caller=Caller(""),
                 now=self.clock.now(),
             )
         )
@@ -184,10 +185,8 @@ class RefreshMachine(RuleBasedStateMachine):
         position = max(0, len(chosen.tokens) - 1 - back)
         self.run(
             self.service.sessions.log_out(
-                user_id=None,
-                session_id=None,
                 refresh_token=chosen.tokens[position],
-                address="",
+                caller=Caller(""),
                 now=self.clock.now(),
             )
         )
@@ -208,7 +207,7 @@ class RefreshMachine(RuleBasedStateMachine):
             assert row.leaf_hash not in {one.token_hash for one in of_family}
         ended = [each.session_id for each in self.families if each.is_ended]
         assert sorted(self.announcements.ended) == sorted(ended)
-        audited = [row.action for row in self.run(self.rows(tables.audit))]
+        audited = [row.action for row in self.run(self.rows(tables.audit_entries))]
         assert audited.count("refresh_reuse") == self.reuses
 
     def teardown(self) -> None:

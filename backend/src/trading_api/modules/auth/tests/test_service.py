@@ -11,6 +11,7 @@ from sqlalchemy.exc import DBAPIError
 
 from trading_api.modules.auth import tables
 from trading_api.modules.auth.domain import Device, Role
+from trading_api.modules.auth.domain.audit import Caller
 from trading_api.modules.auth.errors import (
     CredentialsInvalidError,
     EmailTakenError,
@@ -43,7 +44,7 @@ async def register(service: AuthServices, clock: FixedClock, address: str = "ann
         email=an_email(address),
         password=PASSWORD,
         full_name="Ann",
-        address="192.0.2.1",
+        caller=Caller("192.0.2.1"),
         now=clock.now(),
     )
 
@@ -118,7 +119,11 @@ async def test_register_when_password_is_common_then_refused_without_hashing(
 ) -> None:
     with pytest.raises(PasswordRefusedError) as refused:
         await service.registration.register(
-            email=an_email(), password="password123", full_name="", address="", now=clock.now()
+            email=an_email(),
+            password="password123",
+            full_name="",
+            caller=Caller(""),
+            now=clock.now(),
         )
     assert refused.value.errors[0].rule == "too_common"
     assert "password123" not in refused.value.message
@@ -163,7 +168,9 @@ async def test_log_in_when_unknown_or_wrong_then_same_answer_and_same_work(
     assert unknown.value.message == wrong.value.message
     assert unknown.value.context == wrong.value.context
     assert hasher.compared == [None, f"plain:{PASSWORD}"]
-    refused = [row for row in await rows_of(database, tables.audit) if row.outcome == "refused"]
+    refused = [
+        row for row in await rows_of(database, tables.audit_entries) if row.outcome == "refused"
+    ]
     assert len(refused) == 2
 
 
@@ -313,7 +320,11 @@ async def test_refresh_when_reused_after_the_grace_then_session_ends_once_and_fo
         with pytest.raises(SessionEndedError):
             await refresh(service, clock, token)
     assert announcements.ended == [first.session.id]
-    reuse = [row for row in await rows_of(database, tables.audit) if row.action == "refresh_reuse"]
+    reuse = [
+        row
+        for row in await rows_of(database, tables.audit_entries)
+        if row.action == "refresh_reuse"
+    ]
     assert [row.session_id for row in reuse] == [first.session.id]
 
 
@@ -336,7 +347,7 @@ async def test_refresh_when_leaf_from_another_device_then_refused_and_session_li
     with pytest.raises(RefreshTokenInvalidError):
         await refresh(service, clock, first.refresh_token, a_device("thief"))
     await refresh(service, clock, first.refresh_token)
-    actions = [row.action for row in await rows_of(database, tables.audit)]
+    actions = [row.action for row in await rows_of(database, tables.audit_entries)]
     assert actions.count("refresh_other_device") == 1
 
 
@@ -416,10 +427,8 @@ async def test_log_out_when_racing_refreshes_then_no_token_lives_on(
 
     async def log_out() -> None:
         await service.sessions.log_out(
-            user_id=user.id,
-            session_id=first.session.id,
             refresh_token=None,
-            address="",
+            caller=Caller("", user.id, first.session.id),
             now=clock.now(),
         )
 
@@ -442,9 +451,7 @@ async def test_log_out_when_by_refresh_token_then_session_ends_and_repeat_is_har
     await register(service, clock)
     first = await log_in(service, clock)
     for token in (first.refresh_token, first.refresh_token, "rt_" + "A" * 43, "nonsense"):
-        await service.sessions.log_out(
-            user_id=None, session_id=None, refresh_token=token, address="", now=clock.now()
-        )
+        await service.sessions.log_out(refresh_token=token, caller=Caller(""), now=clock.now())
     assert announcements.ended == [first.session.id]
     with pytest.raises(SessionEndedError):
         await refresh(service, clock, first.refresh_token)
@@ -458,7 +465,7 @@ async def test_log_out_everywhere_then_every_session_of_this_user_alone_ends(
     mine = [await log_in(service, clock, device=a_device(name)) for name in ("phone", "laptop")]
     other = await log_in(service, clock, email="bob@example.com")
     count = await service.sessions.log_out_everywhere(
-        user_id=ann.id, session_id=mine[0].session.id, address="", now=clock.now()
+        user_id=ann.id, caller=Caller("", ann.id, mine[0].session.id), now=clock.now()
     )
     assert count == 2
     assert sorted(announcements.ended) == sorted(each.session.id for each in mine)
@@ -475,7 +482,7 @@ async def test_end_session_when_of_another_user_then_not_found_and_nothing_ends(
     for session_id in (mine.session.id, "ses_unknown"):
         with pytest.raises(SessionNotFoundError) as refused:
             await service.sessions.end_session(
-                user_id=bob.id, session_id=session_id, address="", now=clock.now()
+                user_id=bob.id, session_id=session_id, caller=Caller(""), now=clock.now()
             )
         assert session_id not in refused.value.message
     assert announcements.ended == []
@@ -503,7 +510,7 @@ async def test_update_profile_when_some_fields_then_the_others_stay(
     changed = await service.users.update_profile(
         user_id=user.id,
         changes={"picture": "https://example.com/a.png"},
-        address="",
+        caller=Caller(""),
         now=clock.now(),
     )
     assert changed == replace(user, picture="https://example.com/a.png")
@@ -516,7 +523,7 @@ async def test_revocations_when_asked_since_then_only_what_may_be_new(
     ann = await register(service, clock)
     first = await log_in(service, clock)
     await service.sessions.end_session(
-        user_id=ann.id, session_id=first.session.id, address="", now=clock.now()
+        user_id=ann.id, session_id=first.session.id, caller=Caller(""), now=clock.now()
     )
     notice = await service.sessions.list_revocations(since_us=0, now=clock.now())
     assert [each.session_id for each in notice.revoked] == [first.session.id]
@@ -559,7 +566,7 @@ async def test_remove_dead_then_long_ended_sessions_go_with_their_tokens(
 
 
 @pytest.mark.parametrize(
-    "change", [tables.audit.update().values(outcome="done"), tables.audit.delete()]
+    "change", [tables.audit_entries.update().values(outcome="done"), tables.audit_entries.delete()]
 )
 async def test_audit_when_changed_then_the_database_refuses(
     service: AuthServices, clock: FixedClock, database: Database, change: sa.Executable

@@ -1,4 +1,4 @@
-"""What datafeed publishes: quotes on the bus, and what its internal routes answer.
+"""What datafeed publishes: quotes and facts on the bus, and what its internal routes answer.
 
 Quotes are prices, not facts: at most once, the newest wins, no outbox. One pub/sub channel per
 instrument, ``price_channel(instrument)``. A tradable instrument is published at least every 500 ms
@@ -11,10 +11,11 @@ Internal routes for other modules (service identity only):
 * ``GET /internal/v1/datafeed/instruments[?symbols=…]`` → ``InstrumentsAnswer``
 """
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from trading_api.contracts.envelope import Event
 from trading_api.kernel.values import Price, Quantity
 
 PRICE_PATTERN = "trading:{datafeed}:price:*"
@@ -155,3 +156,25 @@ class InstrumentsAnswer(_Message):
 
     instruments: list[Instrument]
     unknown: list[str]
+
+
+class InstrumentChanged(Event):
+    """An operator listed, changed or retired an instrument; the key is its symbol.
+
+    Attributes:
+        instrument: full symbol.
+        change: what was done.
+        version: the instrument's version from now on, its sequence among its changes.
+        changed_by: user id of the operator.
+        before: the changed fields as they were, by name; empty when it was listed.
+        after: the same fields as they are; empty when it was retired.
+    """
+
+    TYPE: ClassVar[str] = "datafeed.instrument.changed"
+
+    instrument: str
+    change: Literal["listed", "changed", "retired"]
+    version: int
+    changed_by: str
+    before: dict[str, str | int | bool | None]
+    after: dict[str, str | int | bool | None]

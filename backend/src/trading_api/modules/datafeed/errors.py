@@ -3,7 +3,12 @@
 TradingError
 ├── NotFoundError
 │   └── InstrumentNotFoundError      no instrument of that symbol
+├── ConflictError
+│   ├── InstrumentExistsError        that symbol is or was listed
+│   ├── InstrumentChangedError       changed by somebody else in between
+│   └── InstrumentTradableError      orders on it are still taken
 ├── InvalidInputError
+│   ├── InstrumentInvalidError       its parts contradict one another, or its series
 │   ├── ResolutionUnsupportedError   not a resolution, or finer than the instrument's data
 │   └── WindowInvalidError           the time window makes no sense
 └── UnavailableError
@@ -15,6 +20,7 @@ Codes are part of the API; messages may change.
 from typing import ClassVar
 
 from trading_api.kernel.errors import (
+    ConflictError,
     ErrorCode,
     InvalidInputError,
     NotFoundError,
@@ -26,6 +32,10 @@ class DatafeedErrorCode(ErrorCode):
     """Stable codes of this module."""
 
     INSTRUMENT_NOT_FOUND = "datafeed.instrument.not_found"
+    INSTRUMENT_EXISTS = "datafeed.instrument.exists"
+    INSTRUMENT_CHANGED = "datafeed.instrument.changed"
+    INSTRUMENT_TRADABLE = "datafeed.instrument.tradable"
+    INSTRUMENT_INVALID = "datafeed.instrument.invalid"
     RESOLUTION_UNSUPPORTED = "datafeed.resolution.unsupported"
     WINDOW_INVALID = "datafeed.window.invalid"
     MARKET_DATA_MISSING = "datafeed.market_data.missing"
@@ -36,6 +46,34 @@ class InstrumentNotFoundError(NotFoundError):
 
     code: ClassVar[ErrorCode] = DatafeedErrorCode.INSTRUMENT_NOT_FOUND
     title: ClassVar[str] = "Unknown symbol"
+
+
+class InstrumentExistsError(ConflictError):
+    """The symbol is taken, by a listed instrument or by a retired one."""
+
+    code: ClassVar[ErrorCode] = DatafeedErrorCode.INSTRUMENT_EXISTS
+    title: ClassVar[str] = "Symbol already taken"
+
+
+class InstrumentChangedError(ConflictError):
+    """The version that the change was made for isn't the present one."""
+
+    code: ClassVar[ErrorCode] = DatafeedErrorCode.INSTRUMENT_CHANGED
+    title: ClassVar[str] = "Instrument changed in between"
+
+
+class InstrumentTradableError(ConflictError):
+    """An instrument that takes orders can't be retired."""
+
+    code: ClassVar[ErrorCode] = DatafeedErrorCode.INSTRUMENT_TRADABLE
+    title: ClassVar[str] = "Instrument still tradable"
+
+
+class InstrumentInvalidError(InvalidInputError):
+    """The parts of an instrument contradict one another, or the series behind it."""
+
+    code: ClassVar[ErrorCode] = DatafeedErrorCode.INSTRUMENT_INVALID
+    title: ClassVar[str] = "Invalid instrument"
 
 
 class ResolutionUnsupportedError(InvalidInputError):

@@ -1,10 +1,13 @@
 """What datafeed needs from outside."""
 
 from collections.abc import Collection, Iterator, Sequence
+from datetime import date, datetime
 from typing import Protocol
 
+from trading_api.modules.datafeed.domain.calendar import TradingCalendar
 from trading_api.modules.datafeed.domain.demo import Split
 from trading_api.modules.datafeed.domain.instrument import Instrument
+from trading_api.modules.datafeed.domain.mark import OwnExecution
 from trading_api.modules.datafeed.domain.series import SourcedSeries
 
 
@@ -49,4 +52,26 @@ class FrameSink(Protocol):
 
     def publish_here(self, feed: str, payload: bytes) -> None:
         """Send an encoded update to a feed's listeners."""
+        ...
+
+
+class CalendarSource(Protocol):
+    """Knows the holidays of exchanges."""
+
+    async def find(self, code: str, *, first_day: date) -> TradingCalendar | None:
+        """Return a calendar by its code; None where there is none of that name."""
+        ...
+
+
+class ExecutionSource(Protocol):
+    """Knows what a user bought and sold."""
+
+    async def list_executions(
+        self, *, user_id: str, symbol: str, from_: datetime, to: datetime, limit: int
+    ) -> Sequence[OwnExecution]:
+        """Return the user's executions of a symbol in [from_, to), the newest ``limit``.
+
+        Raises:
+            UnavailableError: whoever knows them doesn't answer.
+        """
         ...

@@ -4,21 +4,33 @@ Prices leave as JSON numbers: ticks divided by a power of ten, which gives the d
 the exact decimal. Native times are milliseconds in answers, UDF's are seconds.
 """
 
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Annotated, Any, Literal
 
 import orjson
 from pydantic import ConfigDict, Field, StringConstraints
 
+from trading_api.kernel.errors import FieldError, InvalidInputError
 from trading_api.modules.datafeed.domain.columns import Columns
 from trading_api.modules.datafeed.domain.instrument import AssetClass, Exchange, Instrument, Quote
+from trading_api.modules.datafeed.domain.mark import ExecutionMark, SplitMark
 from trading_api.modules.datafeed.domain.selection import Selection, TextCache
 from trading_api.modules.datafeed.domain.series import Market
 from trading_api.modules.datafeed.domain.text import Numbers, Scale
 from trading_api.runtime.http import RequestModel, ResponseModel
-from trading_api.runtime.http.wire import Symbol
+from trading_api.runtime.http.wire import Symbol, WireDecimal, text
+
+QUANTITY_RAW_MAX = 10**15
+"""Largest quantity, raw; the broker's amounts stay within 64 bits."""
+
+Description = text(maximum=200)
+Branch = text(maximum=64)
 
 SymbolText = Annotated[str, StringConstraints(min_length=1, max_length=64)]
 ResolutionText = Annotated[str, StringConstraints(min_length=1, max_length=8)]
+CalendarCode = Annotated[str, StringConstraints(pattern="^[A-Z0-9_]{2,20}$")]
 FilterText = Annotated[str, StringConstraints(max_length=64)]
 
 RESOLUTIONS = ["1", "3", "5", "15", "30", "45", "60", "120", "180", "240", "1D", "1W", "1M"]
@@ -115,6 +127,8 @@ class SymbolInfoView(ResponseModel):
     expired: bool = False
     currency_code: str
     original_currency_code: str
+    sector: str | None = Field(None, description="absent where it has none")
+    industry: str | None = Field(None, description="absent where it has none")
 
 
 class InstrumentView(ResponseModel):
@@ -135,6 +149,137 @@ class InstrumentView(ResponseModel):
     session: str
     timezone: str
     tradable: bool
+    volume_decimals: int
+    quantity_decimals: int
+    spread_ticks: int = Field(description="distance of bid and ask in ticks")
+    multiplier: int = Field(description="currency units per unit and whole price point")
+    calendar: str | None = Field(description="exchange calendar of its holidays, such as XNYS")
+    session_holidays: str = Field(description="YYYYMMDD by comma")
+    corrections: str = Field(description="days with other hours, as charts write them")
+    sector: str | None
+    industry: str | None
+    series: str = Field(description="the stored series behind it")
+    version: int = Field(description="1 as first listed, one more with every change")
+
+
+class InstrumentRequest(RequestModel):
+    """An instrument to list over a stored series."""
+
+    exchange: Exchange
+    ticker: Annotated[str, StringConstraints(min_length=1, max_length=20, to_upper=True)]
+    description: Description
+    type: AssetClass
+    base_currency: Annotated[str, StringConstraints(pattern="^[A-Z0-9]{3,8}$")] | None = None
+    currency: Annotated[str, StringConstraints(pattern="^[A-Z0-9]{3,8}$")] = "USD"
+    price_decimals: int = Field(ge=0, le=10)
+    volume_decimals: int = Field(0, ge=0, le=8)
+    spread_ticks: int = Field(0, ge=0, le=1_000_000)
+    ask_is_last: bool = Field(False, description="the series is the ask's; else the last price's")
+    quantity_decimals: int = Field(0, ge=0, le=8)
+    quantity_step: WireDecimal = Decimal(1)
+    quantity_max: WireDecimal = Decimal(1_000_000)
+    lot_size: WireDecimal = Decimal(1)
+    multiplier: int = Field(1, ge=1, le=1_000_000)
+    session: Annotated[str, StringConstraints(min_length=4, max_length=64)] = "24x7"
+    timezone: Annotated[str, StringConstraints(min_length=1, max_length=64)] = "Etc/UTC"
+    calendar: CalendarCode | None = None
+    sector: Branch | None = None
+    industry: Branch | None = None
+    series: Annotated[str, StringConstraints(min_length=1, max_length=64)]
+    tradable: bool = False
+
+    def instrument(self) -> Instrument:
+        """Return the instrument that is asked for.
+
+        Raises:
+            InvalidInputError: a quantity has more decimals than the instrument.
+        """
+        decimals = self.quantity_decimals
+        return Instrument(
+            exchange=self.exchange,
+            ticker=self.ticker,
+            description=self.description,
+            asset_class=self.type,
+            base_currency=self.base_currency,
+            quote_currency=self.currency,
+            price_decimals=self.price_decimals,
+            volume_decimals=self.volume_decimals,
+            spread_ticks=self.spread_ticks,
+            ask_is_last=self.ask_is_last,
+            quantity_decimals=decimals,
+            quantity_step=_raw("quantity_step", self.quantity_step, decimals),
+            quantity_max=_raw("quantity_max", self.quantity_max, decimals),
+            lot_size=_raw("lot_size", self.lot_size, decimals),
+            multiplier=self.multiplier,
+            session=self.session,
+            time_zone=self.timezone,
+            calendar=self.calendar,
+            sector=self.sector,
+            industry=self.industry,
+            series_id=self.series,
+            tradable=self.tradable,
+        )
+
+
+class InstrumentChangeRequest(RequestModel):
+    """Fields to change; those left out stay. What prices and holdings rest on can't change."""
+
+    description: Description | None = None
+    spread_ticks: int | None = Field(None, ge=0, le=1_000_000)
+    tradable: bool | None = None
+    calendar: CalendarCode | None = Field(None, description="null takes the holidays away")
+    sector: Branch | None = None
+    industry: Branch | None = None
+    version: int | None = Field(None, ge=1, description="refuse unless it still is this one")
+
+    def changes(self) -> dict[str, Any]:
+        """Return the new values by the instrument's attribute, only those sent.
+
+        Raises:
+            InvalidInputError: null where a value is needed.
+        """
+        sent = {name: getattr(self, name) for name in self.model_fields_set if name != "version"}
+        for name in ("description", "spread_ticks", "tradable"):
+            if name in sent and sent[name] is None:
+                raise _field_error(name, "null", f"{name} can't be null")
+        return sent
+
+
+class ExecutionMarkView(ResponseModel):
+    """A mark on a bar: one of the user's own executions."""
+
+    id: str
+    time: int = Field(description="start of the bar it belongs to, seconds")
+    color: str
+    text: str
+    label: str
+    labelFontColor: str  # noqa: N815 - the chart's name
+    minSize: int  # noqa: N815
+
+
+class TimescaleMarkView(ResponseModel):
+    """A mark under the time scale: a split."""
+
+    id: str
+    time: int = Field(description="start of the bar it belongs to, seconds")
+    color: str
+    label: str
+    tooltip: list[str]
+    shape: Literal["circle"] = "circle"
+
+
+class MarkView(ResponseModel):
+    """A mark of either kind, for clients that draw their own."""
+
+    id: str
+    kind: Literal["execution", "split"]
+    bar_time: int = Field(description="start of the bar it belongs to, milliseconds")
+    time: int = Field(description="when it happened, milliseconds")
+    side: Literal["buy", "sell"] | None = None
+    quantity: str | None = Field(None, description="exact decimal")
+    price: str | None = Field(None, description="exact decimal")
+    is_closing: bool | None = Field(None, description="it reduced or closed a position")
+    ratio: int | None = Field(None, description="new shares for an old one")
 
 
 class BarView(ResponseModel):
@@ -248,6 +393,15 @@ class BarsQuery(QueryModel):
     )
 
 
+class MarksQuery(QueryModel):
+    """Parameters of UDF's marks; times in seconds since 1970 UTC, both inclusive."""
+
+    symbol: SymbolText
+    from_time: int = Field(default=0, validation_alias="from")
+    to_time: int = Field(validation_alias="to")
+    resolution: ResolutionText = "1D"
+
+
 class HistoryQuery(QueryModel):
     """Parameters of UDF's history; times in seconds since 1970 UTC."""
 
@@ -302,11 +456,14 @@ def symbol_info(market: Market) -> SymbolInfoView:
         type=instrument.asset_class.value,
         session=instrument.session,
         session_display=instrument.session,
+        session_holidays=instrument.session_holidays,
+        corrections=instrument.session_corrections,
         timezone=instrument.time_zone,
         exchange=instrument.exchange.value,
         listed_exchange=instrument.exchange.value,
         minmove2=10 if instrument.asset_class is AssetClass.FOREX else 0,
         pricescale=instrument.price_scale,
+        pointvalue=instrument.multiplier,
         has_intraday=bool(intraday),
         intraday_multipliers=intraday,
         supported_resolutions=resolutions,
@@ -315,12 +472,15 @@ def symbol_info(market: Market) -> SymbolInfoView:
         delay=0 if live else -1,
         currency_code=instrument.quote_currency,
         original_currency_code=instrument.quote_currency,
+        sector=instrument.sector,
+        industry=instrument.industry,
     )
 
 
 def instrument_view(instrument: Instrument) -> InstrumentView:
     """Return an instrument for traders and operators."""
     tick = f"{1 / instrument.price_scale:.{instrument.price_decimals}f}"
+    decimals = instrument.quantity_decimals
     return InstrumentView(
         symbol=instrument.symbol,
         exchange=instrument.exchange.value,
@@ -331,13 +491,86 @@ def instrument_view(instrument: Instrument) -> InstrumentView:
         currency=instrument.quote_currency,
         price_decimals=instrument.price_decimals,
         tick_size=tick,
-        quantity_step=str(instrument.quantity_step),
-        quantity_max=str(instrument.quantity_max),
-        lot_size=str(instrument.lot_size),
+        quantity_step=_decimal_text(instrument.quantity_step, decimals),
+        quantity_max=_decimal_text(instrument.quantity_max, decimals),
+        lot_size=_decimal_text(instrument.lot_size, decimals),
         session=instrument.session,
         timezone=instrument.time_zone,
         tradable=instrument.tradable,
+        volume_decimals=instrument.volume_decimals,
+        quantity_decimals=decimals,
+        spread_ticks=instrument.spread_ticks,
+        multiplier=instrument.multiplier,
+        calendar=instrument.calendar,
+        session_holidays=instrument.session_holidays,
+        corrections=instrument.session_corrections,
+        sector=instrument.sector,
+        industry=instrument.industry,
+        series=instrument.series_id,
+        version=instrument.version,
     )
+
+
+_BUY_COLOR, _SELL_COLOR, _SPLIT_COLOR = "#26a69a", "#ef5350", "#5b7fff"
+
+
+def udf_execution_mark(mark: ExecutionMark) -> dict[str, Any]:
+    """Return an execution as UDF's mark."""
+    execution = mark.execution
+    verb = "Bought" if execution.is_buy else "Sold"
+    at = execution.at.strftime("%Y-%m-%d %H:%M:%S UTC")
+    return {
+        "id": execution.id,
+        "time": mark.bar_time,
+        "color": _BUY_COLOR if execution.is_buy else _SELL_COLOR,
+        "text": f"{verb} {execution.quantity:f} at {execution.price:f}, {at}",
+        "label": "B" if execution.is_buy else "S",
+        "labelFontColor": "#ffffff",
+        "minSize": 14,
+    }
+
+
+def udf_split_mark(mark: SplitMark) -> dict[str, Any]:
+    """Return a split as UDF's mark under the time scale."""
+    day = datetime.fromtimestamp(mark.split.time, UTC).date().isoformat()
+    return {
+        "id": f"split-{mark.split.time}",
+        "time": mark.bar_time,
+        "color": _SPLIT_COLOR,
+        "label": "S",
+        "tooltip": [f"Split {mark.split.ratio}:1", f"first day at the new price: {day}"],
+        "shape": "circle",
+    }
+
+
+def mark_views(
+    executions: Sequence[ExecutionMark], splits: Sequence[SplitMark]
+) -> list[dict[str, Any]]:
+    """Return marks of both kinds for the native surface, in the order of their bars."""
+    views: list[dict[str, Any]] = [
+        {
+            "id": each.execution.id,
+            "kind": "execution",
+            "bar_time": each.bar_time * 1_000,
+            "time": int(each.execution.at.timestamp() * 1_000),
+            "side": "buy" if each.execution.is_buy else "sell",
+            "quantity": f"{each.execution.quantity:f}",
+            "price": f"{each.execution.price:f}",
+            "is_closing": each.execution.is_closing,
+        }
+        for each in executions
+    ]
+    views += [
+        {
+            "id": f"split-{each.split.time}",
+            "kind": "split",
+            "bar_time": each.bar_time * 1_000,
+            "time": each.split.time * 1_000,
+            "ratio": each.split.ratio,
+        }
+        for each in splits
+    ]
+    return sorted(views, key=lambda view: (view["bar_time"], view["time"]))
 
 
 def quote_view(asked: str, quote: Quote | None) -> dict[str, Any]:
@@ -446,6 +679,7 @@ def encode_symbol_columns(views: list[SymbolInfoView]) -> bytes:
         "volume_precision",
         "visible_plots_set",
         "session_holidays",
+        "corrections",
     ):
         columns[name.replace("_", "-")] = [getattr(view, name) for view in views]
     return orjson.dumps(columns)
@@ -459,6 +693,21 @@ def _wire_columns(instrument: Instrument, bars: Columns) -> list[Numbers]:
 
 def _scale(instrument: Instrument) -> Scale:
     return Scale(instrument.price_decimals, instrument.volume_decimals)
+
+
+def _raw(field: str, value: Decimal, decimals: int) -> int:
+    raw = value.scaleb(decimals)
+    if raw != raw.to_integral_value() or not 0 < raw <= QUANTITY_RAW_MAX:
+        raise _field_error(field, "quantity", f"must be positive with at most {decimals} decimals")
+    return int(raw)
+
+
+def _decimal_text(raw: int, decimals: int) -> str:
+    return f"{Decimal(raw).scaleb(-decimals):f}"
+
+
+def _field_error(field: str, rule: str, message: str) -> InvalidInputError:
+    return InvalidInputError(message, errors=[FieldError(field, rule, message)])
 
 
 def _shifted(value: int, decimals: int) -> float:

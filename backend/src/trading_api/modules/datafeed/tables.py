@@ -6,7 +6,14 @@ from.
 
 import sqlalchemy as sa
 
-from trading_api.runtime.database import Id, Instant, leases, module_metadata
+from trading_api.runtime.database import (
+    Id,
+    Instant,
+    idempotency,
+    leases,
+    module_metadata,
+    outbox,
+)
 
 metadata = module_metadata("datafeed")
 
@@ -63,9 +70,24 @@ instruments = sa.Table(
     sa.Column("series_id", Id, sa.ForeignKey(series.c.id), nullable=False),
     sa.Column("tradable", sa.Boolean, nullable=False),
     sa.Column("position", sa.Integer, nullable=False),
+    sa.Column("calendar", sa.Text),
+    sa.Column("session_holidays", sa.Text, nullable=False, server_default=""),
+    sa.Column("session_corrections", sa.Text, nullable=False, server_default=""),
+    sa.Column("multiplier", sa.BigInteger, nullable=False, server_default="1"),
+    sa.Column("quantity_decimals", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("sector", sa.Text),
+    sa.Column("industry", sa.Text),
+    # Counts changes; what nobody changed follows the bundled definition at the next seed.
+    sa.Column("version", sa.BigInteger, nullable=False, server_default="1"),
+    sa.Column("changed_at_us", Instant),
+    # Retired ones stay: marks, executions and audit name them for ever.
+    sa.Column("retired_at_us", Instant),
     sa.CheckConstraint("price_decimals BETWEEN 0 AND 10", name="price_decimals_range"),
     sa.CheckConstraint("spread_ticks >= 0", name="spread_not_negative"),
     sa.CheckConstraint("quantity_step > 0", name="quantity_step_positive"),
+    sa.CheckConstraint("multiplier > 0", name="multiplier_positive"),
+    sa.CheckConstraint("quantity_decimals BETWEEN 0 AND 8", name="quantity_decimals_range"),
+    sa.CheckConstraint("version > 0", name="version_positive"),
 )
 
 splits = sa.Table(
@@ -89,3 +111,5 @@ demo_market = sa.Table(
 )
 
 lease_rows = leases.table(metadata)
+outbox_table = outbox.table(metadata)
+idempotency_table = idempotency.table(metadata)

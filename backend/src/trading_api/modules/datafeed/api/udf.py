@@ -22,8 +22,8 @@ from trading_api.modules.datafeed.api.v1 import (
     parse_query,
 )
 from trading_api.modules.datafeed.errors import InstrumentNotFoundError, MarketDataMissingError
-from trading_api.modules.datafeed.service import DatafeedService
-from trading_api.runtime.http import Access, ModuleRouter
+from trading_api.modules.datafeed.service import DatafeedService, MarkService
+from trading_api.runtime.http import Access, ModuleRouter, OptionalPrincipal
 from trading_api.runtime.http.problems import Problem
 from trading_api.runtime.identity import Principal
 
@@ -46,7 +46,9 @@ def udf_error(problem: Problem) -> Response:
     )
 
 
-def build_udf_router(*, service: DatafeedService, clock: Clock, access: Access) -> ModuleRouter:
+def build_udf_router(
+    *, service: DatafeedService, marks: MarkService, clock: Clock, access: Access
+) -> ModuleRouter:
     """Build the UDF routes; arguments as for the native ones."""
     router = ModuleRouter(tags=["datafeed UDF"], error_shape=udf_error)
     answers = FinishedAnswers()
@@ -76,13 +78,14 @@ def build_udf_router(*, service: DatafeedService, clock: Clock, access: Access) 
         "/symbols",
         access=access,
         response_model=schemas.SymbolInfoView,
+        response_model_exclude_none=True,
         responses=_ERRORS,
         errors=symbol_errors,
         summary="Tell all about a symbol",
     )
     async def read_symbol(symbol: Annotated[schemas.SymbolText, Query()]) -> Response:
         market = await service.resolve(symbol=symbol)
-        return _json(schemas.symbol_info(market).model_dump())
+        return _json(schemas.symbol_info(market).model_dump(exclude_none=True))
 
     @router.get(
         "/symbol_info",
@@ -168,22 +171,47 @@ def build_udf_router(*, service: DatafeedService, clock: Clock, access: Access) 
         pairs = zip(asked, quotes, strict=True)
         return _json({"s": "ok", "d": [schemas.quote_view(name, quote) for name, quote in pairs]})
 
-    for path, summary in (
-        ("/marks", "List marks on the chart of a symbol"),
-        ("/timescale_marks", "List marks under the chart of a symbol"),
-    ):
-
-        @router.get(
-            path,
-            access=access,
-            response_model=list[dict[str, Any]],
-            responses=_ERRORS,
-            errors=symbol_errors,
-            summary=summary,
-        )
-        async def list_marks(symbol: Annotated[schemas.SymbolText, Query()]) -> Response:
-            await service.resolve(symbol=symbol)
+    @router.get(
+        "/marks",
+        access=access,
+        response_model=list[schemas.ExecutionMarkView],
+        responses=_ERRORS,
+        errors=BARS_ERRORS,
+        summary="List the user's own executions as marks on bars, at most ten a bar",
+    )
+    async def list_marks(
+        query: Annotated[schemas.MarksQuery, Query()], principal: OptionalPrincipal
+    ) -> Response:
+        if principal is None:
+            await service.resolve(symbol=query.symbol)
             return _json([])
+        found = await marks.list_execution_marks(
+            user_id=principal.user_id,
+            symbol=query.symbol,
+            resolution=query.resolution,
+            from_time=query.from_time,
+            to_time=query.to_time,
+            now=clock.now(),
+        )
+        return _json([schemas.udf_execution_mark(each) for each in found])
+
+    @router.get(
+        "/timescale_marks",
+        access=access,
+        response_model=list[schemas.TimescaleMarkView],
+        responses=_ERRORS,
+        errors=BARS_ERRORS,
+        summary="List an instrument's splits as marks under the time scale",
+    )
+    async def list_timescale_marks(query: Annotated[schemas.MarksQuery, Query()]) -> Response:
+        found = await marks.list_split_marks(
+            symbol=query.symbol,
+            resolution=query.resolution,
+            from_time=query.from_time,
+            to_time=query.to_time,
+            now=clock.now(),
+        )
+        return _json([schemas.udf_split_mark(each) for each in found])
 
     return router
 

@@ -23,10 +23,11 @@ from trading_api.modules.datafeed.errors import (
 )
 from trading_api.modules.datafeed.service import (
     DatafeedService,
+    MarkService,
     published_instrument,
     published_quote,
 )
-from trading_api.runtime.http import Access, ModuleRouter
+from trading_api.runtime.http import Access, ModuleRouter, OptionalPrincipal
 from trading_api.runtime.identity import Principal
 
 SEARCH_LIMIT_MAX = 100
@@ -40,11 +41,14 @@ BARS_ERRORS = (
 )
 
 
-def build_router(*, service: DatafeedService, clock: Clock, access: Access) -> ModuleRouter:
+def build_router(
+    *, service: DatafeedService, marks: MarkService, clock: Clock, access: Access
+) -> ModuleRouter:
     """Build the native routes.
 
     Args:
         service: what answers.
+        marks: what decorates charts.
         clock: where "now" comes from.
         access: who may read market data.
     """
@@ -82,6 +86,7 @@ def build_router(*, service: DatafeedService, clock: Clock, access: Access) -> M
         "/resolve/{symbol}",
         access=access,
         response_model=schemas.SymbolInfoView,
+        response_model_exclude_none=True,
         errors=[InstrumentNotFoundError, MarketDataMissingError],
         summary="Tell everything that a chart needs to know of a symbol",
     )
@@ -127,26 +132,34 @@ def build_router(*, service: DatafeedService, clock: Clock, access: Access) -> M
         return _json([schemas.quote_view(symbol, quote) for symbol, quote in pairs])
 
     @router.get(
-        "/instruments",
-        access=access,
-        response_model=list[schemas.InstrumentView],
-        errors=[MarketDataMissingError],
-        summary="List every instrument",
-    )
-    async def list_instruments() -> list[schemas.InstrumentView]:
-        markets = await service.list_markets()
-        return [schemas.instrument_view(each.instrument) for each in markets]
-
-    @router.get(
         "/marks",
         access=access,
-        response_model=list[dict[str, Any]],
-        errors=[InstrumentNotFoundError, MarketDataMissingError],
-        summary="List marks on the chart of a symbol",
+        response_model=list[schemas.MarkView],
+        response_model_exclude_none=True,
+        errors=BARS_ERRORS,
+        summary="List marks of a chart: my executions, the instrument's splits",
     )
-    async def list_marks(symbol: Annotated[schemas.SymbolText, Query()]) -> list[dict[str, Any]]:
-        await service.resolve(symbol=symbol)
-        return []
+    async def list_marks(
+        principal: OptionalPrincipal,
+        symbol: Annotated[schemas.SymbolText, Query()],
+        resolution: Annotated[schemas.ResolutionText, Query()] = "1D",
+        from_time: Annotated[int, Query(description="seconds, inclusive")] = 0,
+        to_time: Annotated[int | None, Query(description="seconds, inclusive; now")] = None,
+    ) -> Response:
+        now = clock.now()
+        window: dict[str, Any] = {
+            "symbol": symbol,
+            "resolution": resolution,
+            "from_time": from_time,
+            "to_time": int(now.timestamp()) if to_time is None else to_time,
+            "now": now,
+        }
+        executions = (
+            await marks.list_execution_marks(user_id=principal.user_id, **window)
+            if principal
+            else []
+        )
+        return _json(schemas.mark_views(executions, await marks.list_split_marks(**window)))
 
     return router
 

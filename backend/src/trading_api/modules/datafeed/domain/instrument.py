@@ -39,13 +39,21 @@ class Instrument:
         volume_decimals: decimals of its volumes.
         spread_ticks: distance of bid and ask in ticks; 0 where there is no book to imitate.
         ask_is_last: the series is the ask's (EURUSD); otherwise the last price lies between.
-        quantity_step: smallest order quantity and step, whole units.
-        quantity_max: largest order quantity, whole units.
-        lot_size: units of a lot, for display.
+        quantity_step: smallest order quantity and step, raw.
+        quantity_max: largest order quantity, raw.
+        lot_size: units of a lot, raw, for display.
         session: trading hours in the chart's notation, local to ``time_zone``.
         time_zone: IANA name.
         series_id: the stored series behind it.
         tradable: whether the paper venue takes orders on it.
+        calendar: code of the exchange calendar that its holidays come from; None: no calendar.
+        session_holidays: weekdays without a session, ``YYYYMMDD`` by comma.
+        session_corrections: days with other hours, ``0930-1300:20251128;…``.
+        multiplier: units of the quote currency per unit and whole price point; 1 for spot.
+        quantity_decimals: decimals of its quantities; step, largest and lot are at that scale.
+        sector: such as ``Technology``; None where it has none.
+        industry: finer than the sector; None where it has none.
+        version: 1 as first listed, one more with every change.
     """
 
     exchange: Exchange
@@ -65,6 +73,14 @@ class Instrument:
     time_zone: str
     series_id: str
     tradable: bool
+    calendar: str | None = None
+    session_holidays: str = ""
+    session_corrections: str = ""
+    multiplier: int = 1
+    quantity_decimals: int = 0
+    sector: str | None = None
+    industry: str | None = None
+    version: int = 1
 
     @property
     def symbol(self) -> str:

@@ -1,9 +1,11 @@
 """Rows ⇄ domain of datafeed. No commit, no rule."""
 
+from trading_api.modules.datafeed.repository.instruments import InstrumentRepository
 from trading_api.modules.datafeed.repository.market import (
     DemoAnchor,
     MarketData,
     MarketRepository,
+    Revision,
 )
 
-__all__ = ["DemoAnchor", "MarketData", "MarketRepository"]
+__all__ = ["DemoAnchor", "InstrumentRepository", "MarketData", "MarketRepository", "Revision"]

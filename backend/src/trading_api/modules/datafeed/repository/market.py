@@ -46,8 +46,36 @@ class MarketData:
     anchor: DemoAnchor | None
 
 
+@dataclass(frozen=True, slots=True)
+class Revision:
+    """What differs whenever instruments or series do.
+
+    Attributes:
+        instruments: rows, retired ones included.
+        changes: sum of the instruments' versions.
+        series: stored series.
+        loaded_at_us: when the last of them was stored, microseconds; 0 where there is none.
+    """
+
+    instruments: int
+    changes: int
+    series: int
+    loaded_at_us: int
+
+
 class MarketRepository:
-    """Queries of this module."""
+    """Series and instruments as the market is built from them."""
+
+    async def find_revision(self, transaction: Transaction) -> Revision:
+        """Return the present revision; two small scans."""
+        instruments = await transaction.first(
+            sa.select(sa.func.count(), sa.func.sum(tables.instruments.c.version))
+        )
+        series = await transaction.first(
+            sa.select(sa.func.count(tables.series.c.id), sa.func.max(tables.series.c.loaded_at_us))
+        )
+        assert instruments is not None and series is not None, "aggregates give one row"
+        return Revision(instruments[0], int(instruments[1] or 0), series[0], series[1] or 0)
 
     async def load(self, transaction: Transaction) -> MarketData:
         """Return everything stored; costs some milliseconds, done once at start."""
@@ -75,12 +103,12 @@ class MarketRepository:
                 Split(row.at_us // _MICROSECONDS, row.ratio)
             )
         rows = await transaction.all(
-            sa.select(tables.instruments).order_by(
-                tables.instruments.c.position, tables.instruments.c.ticker
-            )
+            sa.select(tables.instruments)
+            .where(tables.instruments.c.retired_at_us.is_(None))
+            .order_by(tables.instruments.c.position, tables.instruments.c.ticker)
         )
         return MarketData(
-            instruments=[_instrument(row) for row in rows],
+            instruments=[instrument_of(row) for row in rows],
             series=series,
             splits=splits,
             anchor=await self.find_anchor(transaction),
@@ -159,19 +187,28 @@ class MarketRepository:
             )
 
     async def add_instruments(self, transaction: Transaction, instruments: list[Instrument]) -> int:
-        """Insert the instruments that aren't there yet; return how many were new."""
-        rows = await transaction.all(
-            sa.select(tables.instruments.c.exchange, tables.instruments.c.ticker)
-        )
-        known = {tuple(row) for row in rows}
-        new = [
-            _row(instrument, position)
-            for position, instrument in enumerate(instruments)
-            if (str(instrument.exchange), instrument.ticker) not in known
-        ]
+        """Bring the bundled instruments in; return how many were new or differed.
+
+        What an operator ever changed is left alone, what nobody did follows its definition.
+        """
+        table = tables.instruments
+        rows = await transaction.all(sa.select(table))
+        known = {(row.exchange, row.ticker): row for row in rows}
+        new, differing = [], 0
+        for position, instrument in enumerate(instruments):
+            row = known.get((str(instrument.exchange), instrument.ticker))
+            if row is None:
+                new.append(instrument_row(instrument, position))
+            elif row.changed_at_us is None and instrument_of(row) != instrument:
+                differing += 1
+                await transaction.execute(
+                    table.update()
+                    .where(table.c.exchange == row.exchange, table.c.ticker == row.ticker)
+                    .values(instrument_row(instrument, position))
+                )
         if new:
-            await transaction.execute(tables.instruments.insert(), new)
-        return len(new)
+            await transaction.execute(table.insert(), new)
+        return len(new) + differing
 
 
 def _chunks(series: StoredSeries) -> list[dict[str, object]]:
@@ -195,15 +232,18 @@ def _decode(data: bytes, count: int) -> Columns:
     return Columns(*np.frombuffer(data, dtype="<i8").reshape(6, count).astype(np.int64))
 
 
-def _instrument(row: "sa.Row[tuple[object, ...]]") -> Instrument:
+def instrument_of(row: "sa.Row[tuple[object, ...]]") -> Instrument:
+    """Return the instrument of a whole row."""
     values = dict(row._mapping)
-    del values["position"]
+    for column in ("position", "changed_at_us", "retired_at_us"):
+        del values[column]
     values["exchange"] = Exchange(values["exchange"])
     values["asset_class"] = AssetClass(values["asset_class"])
     return Instrument(**values)
 
 
-def _row(instrument: Instrument, position: int) -> dict[str, object]:
+def instrument_row(instrument: Instrument, position: int) -> dict[str, object]:
+    """Return an instrument's columns and its place in listings."""
     return asdict(instrument) | {
         "exchange": str(instrument.exchange),
         "asset_class": str(instrument.asset_class),

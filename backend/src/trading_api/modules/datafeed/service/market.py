@@ -1,6 +1,6 @@
 """Use cases of market data: load, seed, look up, answer bars and quotes."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -9,7 +9,7 @@ from trading_api.kernel.clock import to_us
 from trading_api.kernel.errors import FieldError
 from trading_api.modules.datafeed.domain.aggregate import DAY_SECONDS
 from trading_api.modules.datafeed.domain.columns import Window
-from trading_api.modules.datafeed.domain.demo import SLOT_US, DemoCaches, DemoMarket
+from trading_api.modules.datafeed.domain.demo import SLOT_US, DemoCaches, DemoMarket, Split
 from trading_api.modules.datafeed.domain.instrument import (
     Exchange,
     Instrument,
@@ -26,7 +26,7 @@ from trading_api.modules.datafeed.errors import (
     WindowInvalidError,
 )
 from trading_api.modules.datafeed.ports import HistorySource
-from trading_api.modules.datafeed.repository import DemoAnchor, MarketData, MarketRepository
+from trading_api.modules.datafeed.repository import DemoAnchor, MarketData, MarketRepository, Revision
 from trading_api.runtime.database import Database
 
 TIME_MAX = 253_402_300_799
@@ -87,16 +87,30 @@ class DatafeedService:
         self._history = history
         self._required = tuple(required)
         self._markets: dict[str, Market] = {}
+        self._splits: Mapping[str, Sequence[Split]] = {}
         self._generation = 0
+        self._revision: Revision | None = None
         self.texts = TextCache()
 
     async def load(self) -> bool:
         """Read everything stored into memory; return False where nothing was ever seeded."""
         async with self._database.snapshot() as transaction:
+            revision = await self._repository.find_revision(transaction)
             stored = await self._repository.load(transaction)
         self._markets = _markets_of(stored, self._required)
+        self._splits = stored.splits
+        self._revision = revision
         self._generation += 1
         return bool(self._markets)
+
+    async def refresh(self) -> bool:
+        """Load again where another process changed what is stored; return whether that was so."""
+        async with self._database.snapshot() as transaction:
+            revision = await self._repository.find_revision(transaction)
+        if revision == self._revision:
+            return False
+        await self.load()
+        return True
 
     async def ensure_loaded(self) -> None:
         """Look once more for a seed that came after the start.
@@ -209,6 +223,16 @@ class DatafeedService:
         window = _window(from_time, to_time, count_back)
         return BarsAnswer(market, length, market.bars(length, window, to_us(now)))
 
+    async def splits_of(self, *, symbol: str) -> Sequence[Split]:
+        """Return the splits that an instrument's chart shows, ascending.
+
+        DEMO has none: its construction takes them out of the prices. Errors as ``resolve``.
+        """
+        instrument = self._market(symbol).instrument
+        if instrument.exchange is not Exchange.HIST:
+            return ()
+        return self._splits.get(instrument.series_id, ())
+
     def symbol_of(self, *, symbol: str) -> str:
         """Return the full symbol of a symbol in any spelling; errors as ``resolve``."""
         return self._market(symbol).instrument.symbol
@@ -292,11 +316,11 @@ def published_instrument(instrument: Instrument) -> contract.Instrument:
         quote_currency=instrument.quote_currency,
         price_scale=instrument.price_decimals,
         tick=1,
-        quantity_scale=0,
+        quantity_scale=instrument.quantity_decimals,
         quantity_step=instrument.quantity_step,
         quantity_max=instrument.quantity_max,
         lot_size=instrument.lot_size,
-        multiplier=1,
+        multiplier=instrument.multiplier,
         tradable=instrument.tradable,
         session=instrument.session,
         time_zone=instrument.time_zone,

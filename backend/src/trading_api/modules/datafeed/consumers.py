@@ -1,0 +1,30 @@
+"""What keeps this process's market in step with what other processes store."""
+
+import asyncio
+
+import structlog
+
+from trading_api.kernel.errors import TradingError
+from trading_api.modules.datafeed.service import DatafeedService
+from trading_api.runtime.database import Lease
+
+log = structlog.get_logger("datafeed")
+
+INTERVAL_SECONDS = 2.0
+
+
+class CatalogueWatch:
+    """Loads instruments and series again when an operator changed them elsewhere."""
+
+    def __init__(self, service: DatafeedService) -> None:
+        self._service = service
+
+    async def run(self, _: Lease | None) -> None:
+        """Look every two seconds until cancelled; the database being away is no reason to stop."""
+        while True:
+            await asyncio.sleep(INTERVAL_SECONDS)
+            try:
+                if await self._service.refresh():
+                    log.info("catalogue_loaded")
+            except TradingError as error:
+                log.warning("catalogue_not_readable", code=error.code)

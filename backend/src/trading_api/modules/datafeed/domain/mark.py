@@ -1,0 +1,93 @@
+"""Marks on a chart: what a user did, and what happened to an instrument."""
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from typing import Literal
+
+from trading_api.modules.datafeed.domain.demo import Split
+
+MARKS_PER_BAR_MAX = 10
+"""A chart shows about so many on one bar; the newest are kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class OwnExecution:
+    """One fill of the user who looks at the chart.
+
+    Attributes:
+        id: the execution's.
+        at: when it happened, UTC.
+        is_buy: bought, else sold.
+        quantity: positive.
+        price: per unit.
+        is_closing: it reduced or closed a position.
+    """
+
+    id: str
+    at: datetime
+    is_buy: bool
+    quantity: Decimal
+    price: Decimal
+    is_closing: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ExecutionMark:
+    """An execution at the bar that it belongs to.
+
+    Attributes:
+        bar_time: start of that bar, seconds: a chart drops marks that hit no bar.
+    """
+
+    bar_time: int
+    execution: OwnExecution
+
+
+@dataclass(frozen=True, slots=True)
+class SplitMark:
+    """A split under the time scale.
+
+    Attributes:
+        bar_time: start of the bar it belongs to, seconds.
+    """
+
+    bar_time: int
+    split: Split
+    kind: Literal["split"] = "split"
+
+
+def place_executions(
+    executions: Sequence[OwnExecution], bar_times: Sequence[int]
+) -> list[ExecutionMark]:
+    """Put each execution on the last bar that starts at or before it; earlier ones are left out.
+
+    Args:
+        bar_times: starts of bars, ascending, seconds.
+
+    Returns:
+        In the order of bars, within one by time, at most ``MARKS_PER_BAR_MAX`` each.
+    """
+    by_bar: dict[int, list[OwnExecution]] = {}
+    for execution in sorted(executions, key=lambda each: (each.at, each.id)):
+        bar_time = _bar_at(bar_times, int(execution.at.timestamp()))
+        if bar_time is not None:
+            by_bar.setdefault(bar_time, []).append(execution)
+    return [
+        ExecutionMark(bar_time, execution)
+        for bar_time, found in sorted(by_bar.items())
+        for execution in found[-MARKS_PER_BAR_MAX:]
+    ]
+
+
+def place_splits(splits: Sequence[Split], bar_times: Sequence[int]) -> list[SplitMark]:
+    """Put each split on the bar that holds its first day at the new price."""
+    placed = ((_bar_at(bar_times, split.time), split) for split in splits)
+    return [SplitMark(bar_time, split) for bar_time, split in placed if bar_time is not None]
+
+
+def _bar_at(bar_times: Sequence[int], time: int) -> int | None:
+    index = bisect_right(bar_times, time)
+    return bar_times[index - 1] if index else None

@@ -3,7 +3,7 @@
 
     cd backend && python ../scripts/build_calendars.py
 
-Run it once a year: the files reach to the end of the next year. A test computes them again and
+Run it once a year, after moving LAST_DAY on. A test computes them again and
 compares.
 """
 
@@ -13,11 +13,11 @@ from pathlib import Path
 from trading_api.modules.datafeed.adapters.calendars import (
     BUNDLED,
     FIRST_DAY,
+    LAST_DAY,
     compute_calendar,
     encode_calendar,
 )
 
-LAST_DAY = "2027-10-29"
 FOLDER = Path(__file__).resolve().parents[1] / "backend/src/trading_api/modules/datafeed/data"
 
 

@@ -4,6 +4,8 @@ from datetime import datetime
 from decimal import Decimal
 from typing import ClassVar, Literal
 
+from pydantic import BaseModel, ConfigDict
+
 from trading_api.contracts.envelope import Event
 
 
@@ -138,3 +140,40 @@ class ExecutionRecorded(Event):
     quote_ask: Decimal
     quote_sequence: int
     executed_at: datetime
+
+
+EXECUTION_MARKS_PATH = "/internal/v1/broker/execution-marks"
+"""Answers ``?symbol&from_us&to_us&limit`` with the acting user's ``ExecutionMarksAnswer``."""
+
+
+class ExecutionMark(BaseModel):
+    """An execution as a chart marks it.
+
+    Attributes:
+        execution_id: ours; unique.
+        executed_at: UTC.
+        quantity: in units, positive.
+        price: per unit.
+        is_closing: it reduced or closed a position.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    execution_id: str
+    executed_at: datetime
+    side: Literal["BUY", "SELL"]
+    quantity: Decimal
+    price: Decimal
+    is_closing: bool
+
+
+class ExecutionMarksAnswer(BaseModel):
+    """What a user bought and sold of one symbol in a stretch of time, newest first.
+
+    Attributes:
+        executions: on all of the user's accounts, the newest of the stretch.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    executions: tuple[ExecutionMark, ...]

@@ -19,9 +19,11 @@ from trading_api.ledger.engine import Ledger
 from trading_api.modules.broker import tables
 from trading_api.modules.broker.adapters.market import DatafeedInstruments, DatafeedQuotes
 from trading_api.modules.broker.api import v1 as api_v1
+from trading_api.modules.broker.api.internal import build_internal_router
 from trading_api.modules.broker.consumers import EquityFeed, MatchingLoop, build_consumers
 from trading_api.modules.broker.domain.instrument import Policy
 from trading_api.modules.broker.repository import BrokerRepository
+from trading_api.modules.broker.repository.marks import MarkRepository
 from trading_api.modules.broker.service import (
     AccountService,
     MatchingService,
@@ -29,6 +31,7 @@ from trading_api.modules.broker.service import (
     ReportService,
 )
 from trading_api.modules.broker.service.desk import Books
+from trading_api.modules.broker.service.marks import MarkService
 from trading_api.modules.broker.service.risk import RiskGate
 from trading_api.modules.broker.settings import BrokerSettings
 from trading_api.modules.broker.ws import v1 as ws_v1
@@ -146,6 +149,9 @@ class BrokerModule(Module):
                     cursors=cursors,
                 )
             },
+            absolute=build_internal_router(
+                marks=MarkService(database=database, repository=MarkRepository())
+            ),
             channels={
                 "v1": ws_v1.build_channels(accounts=accounts, reports=self._reports, clock=clock)
             },

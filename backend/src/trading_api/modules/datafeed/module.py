@@ -5,21 +5,32 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from trading_api.contracts.datafeed import InstrumentChanged
 from trading_api.kernel.clock import Clock
 from trading_api.modules.datafeed import tables
+from trading_api.modules.datafeed.adapters.broker import BrokerExecutions
 from trading_api.modules.datafeed.adapters.bundled import BundledHistory
+from trading_api.modules.datafeed.adapters.calendars import ExchangeCalendars
+from trading_api.modules.datafeed.api.instruments import build_instruments_router
 from trading_api.modules.datafeed.api.udf import build_udf_router
 from trading_api.modules.datafeed.api.v1 import build_internal_router, build_router
+from trading_api.modules.datafeed.consumers import CatalogueWatch
 from trading_api.modules.datafeed.domain.instrument import Exchange
 from trading_api.modules.datafeed.domain.resolution import parse_resolution
 from trading_api.modules.datafeed.domain.selection import BARS_MAX
 from trading_api.modules.datafeed.errors import ResolutionUnsupportedError
-from trading_api.modules.datafeed.repository import MarketRepository
-from trading_api.modules.datafeed.service import TIME_MAX, DatafeedService, SeedProgress
+from trading_api.modules.datafeed.repository import InstrumentRepository, MarketRepository
+from trading_api.modules.datafeed.service import (
+    TIME_MAX,
+    DatafeedService,
+    InstrumentService,
+    MarkService,
+    SeedProgress,
+)
 from trading_api.modules.datafeed.settings import DatafeedSettings
 from trading_api.modules.datafeed.ws.live import Broadcaster, PriceFeed
 from trading_api.modules.datafeed.ws.v1 import BarsChannel, QuotesChannel
-from trading_api.runtime.database import Leases
+from trading_api.runtime.database import Idempotency, Leases, Outbox
 from trading_api.runtime.http import Access
 from trading_api.runtime.module import (
     BackgroundTask,
@@ -43,6 +54,7 @@ class DatafeedModule(Module):
         name="datafeed",
         summary="instruments, bars, quotes, the UDF dialect, market-data streams",
         tags=("datafeed", "datafeed UDF"),
+        publishes=(InstrumentChanged,),
         has_websocket=True,
     )
 
@@ -59,8 +71,27 @@ class DatafeedModule(Module):
         )
         self._settings, self._clock = settings, clock
         access = Access.public() if settings.datafeed_public else Access.scope("datafeed:read")
-        router = build_router(service=service, clock=clock, access=access)
-        udf = build_udf_router(service=service, clock=clock, access=access)
+        outbox = Outbox(tables.outbox_table, producer=context.name, ids=context.ids, clock=clock)
+        marks = MarkService(
+            market=service,
+            executions=BrokerExecutions(client=context.peers.client("broker")),
+        )
+        instruments = InstrumentService(
+            database=database,
+            repository=InstrumentRepository(),
+            market=service,
+            calendars=ExchangeCalendars(),
+            outbox=outbox,
+            idempotency=Idempotency(tables.idempotency_table, clock=clock),
+        )
+        router = build_router(service=service, marks=marks, clock=clock, access=access)
+        router.include(
+            build_instruments_router(
+                service=service, instruments=instruments, clock=clock, access=access
+            ),
+            prefix="",
+        )
+        udf = build_udf_router(service=service, marks=marks, clock=clock, access=access)
         router.include(udf, prefix="/udf")
         interval_us = round(settings.bar_broadcaster_interval * 1_000_000)
         feed = PriceFeed(service=service, bus=context.bus, clock=clock)
@@ -83,9 +114,11 @@ class DatafeedModule(Module):
             tasks=(
                 BackgroundTask("feed", feed.run, lease="feed"),
                 BackgroundTask("broadcaster", broadcaster.run),
+                BackgroundTask("catalogue", CatalogueWatch(service).run),
             ),
             checks=(Check("market_data", service.ensure_loaded),),
             commands=(Command("seed", "load the bundled market history", seed.run),),
+            outbox=outbox,
             leases=Leases(
                 tables.lease_rows, database=database, clock=clock, owner=context.instance
             ),

@@ -20,13 +20,13 @@ from trading_api.modules.datafeed.domain.selection import Selection, TextCache
 from trading_api.modules.datafeed.domain.series import Market
 from trading_api.modules.datafeed.domain.text import Numbers, Scale
 from trading_api.runtime.http import RequestModel, ResponseModel
-from trading_api.runtime.http.wire import Symbol, WireDecimal, text
+from trading_api.runtime.http.wire import Symbol, WireDecimal
 
 QUANTITY_RAW_MAX = 10**15
 """Largest quantity, raw; the broker's amounts stay within 64 bits."""
 
-Description = text(maximum=200)
-Branch = text(maximum=64)
+Description = Annotated[str, StringConstraints(min_length=1, max_length=200, strip_whitespace=True)]
+Branch = Annotated[str, StringConstraints(min_length=1, max_length=64, strip_whitespace=True)]
 
 SymbolText = Annotated[str, StringConstraints(min_length=1, max_length=64)]
 ResolutionText = Annotated[str, StringConstraints(min_length=1, max_length=8)]

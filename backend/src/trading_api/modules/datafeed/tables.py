@@ -85,9 +85,6 @@ instruments = sa.Table(
     sa.CheckConstraint("price_decimals BETWEEN 0 AND 10", name="price_decimals_range"),
     sa.CheckConstraint("spread_ticks >= 0", name="spread_not_negative"),
     sa.CheckConstraint("quantity_step > 0", name="quantity_step_positive"),
-    sa.CheckConstraint("multiplier > 0", name="multiplier_positive"),
-    sa.CheckConstraint("quantity_decimals BETWEEN 0 AND 8", name="quantity_decimals_range"),
-    sa.CheckConstraint("version > 0", name="version_positive"),
 )
 
 splits = sa.Table(

@@ -12,6 +12,7 @@ from importlib import resources
 
 import numpy as np
 
+from trading_api.modules.datafeed.adapters.calendars import bundled_calendar
 from trading_api.modules.datafeed.domain.columns import Columns
 from trading_api.modules.datafeed.domain.demo import Split
 from trading_api.modules.datafeed.domain.instrument import AssetClass, Exchange, Instrument
@@ -72,10 +73,12 @@ class BundledHistory:
             _stock("META", "FB", "Meta Platforms, Inc.", "fb-1d"),
             _DEMO_EURUSD,
             _history("AAPL", "Apple Inc., daily 2000-2013", "aapl-1d"),
-            _history("GOOG", "Google Inc., daily 2004-2013", "goog-1d"),
-            _history("MSFT", "Microsoft Corporation, daily 2000-2013", "msft-1d"),
-            _history("IBM", "International Business Machines, daily 2000-2013", "ibm-1d"),
-            _history("FB", "Facebook, Inc., daily 2012-2013", "fb-1d"),
+            _history("GOOG", "Google Inc., daily 2004-2013", "goog-1d", "Internet"),
+            _history("MSFT", "Microsoft Corporation, daily 2000-2013", "msft-1d", "Software"),
+            _history(
+                "IBM", "International Business Machines, daily 2000-2013", "ibm-1d", "IT services"
+            ),
+            _history("FB", "Facebook, Inc., daily 2012-2013", "fb-1d", "Internet"),
             _HIST_EURUSD,
         )
 
@@ -102,7 +105,10 @@ def _stock(ticker: str, source: str, name: str, series_id: str) -> Instrument:
     )
 
 
-def _history(ticker: str, description: str, series_id: str) -> Instrument:
+def _history(
+    ticker: str, description: str, series_id: str, industry: str = "Computer hardware"
+) -> Instrument:
+    calendar = bundled_calendar("XNYS")
     return Instrument(
         exchange=Exchange.HIST,
         ticker=ticker,
@@ -117,8 +123,13 @@ def _history(ticker: str, description: str, series_id: str) -> Instrument:
         quantity_step=1,
         quantity_max=1_000_000,
         lot_size=1,
-        session="0930-1600",
-        time_zone="America/New_York",
+        session=calendar.session,
+        time_zone=calendar.time_zone,
+        calendar=calendar.code,
+        session_holidays=calendar.holidays,
+        session_corrections=calendar.corrections,
+        sector="Technology",
+        industry=industry,
         series_id=series_id,
         tradable=False,
     )

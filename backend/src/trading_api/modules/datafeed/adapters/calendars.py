@@ -18,6 +18,9 @@ BUNDLED = ("XNYS",)
 FIRST_DAY = "1999-01-01"
 """Bundled calendars begin before the oldest bundled bar."""
 
+LAST_DAY = "2027-10-29"
+"""And end here; ``scripts/build_calendars.py`` writes them anew."""
+
 _FOLDER = "trading_api.modules.datafeed"
 
 

@@ -98,7 +98,7 @@ class InstrumentRepository:
                 tables.series.c.resolution,
                 tables.series.c.price_decimals,
                 tables.series.c.volume_decimals,
-                first,
+                first.label("first_at_us"),
             ).where(tables.series.c.id == series_id)
         )
-        return SeriesFacts(*row) if row else None
+        return SeriesFacts(**row._mapping) if row else None

@@ -69,13 +69,18 @@ class MarketRepository:
     async def find_revision(self, transaction: Transaction) -> Revision:
         """Return the present revision; two small scans."""
         instruments = await transaction.first(
-            sa.select(sa.func.count(), sa.func.sum(tables.instruments.c.version))
+            sa.select(
+                sa.func.count(tables.instruments.c.ticker),
+                sa.func.sum(tables.instruments.c.version),
+            )
         )
         series = await transaction.first(
             sa.select(sa.func.count(tables.series.c.id), sa.func.max(tables.series.c.loaded_at_us))
         )
         assert instruments is not None and series is not None, "aggregates give one row"
-        return Revision(instruments[0], int(instruments[1] or 0), series[0], series[1] or 0)
+        rows, changes = instruments
+        count, loaded_at_us = series
+        return Revision(rows, int(changes or 0), count, loaded_at_us or 0)
 
     async def load(self, transaction: Transaction) -> MarketData:
         """Return everything stored; costs some milliseconds, done once at start."""

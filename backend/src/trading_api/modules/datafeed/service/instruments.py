@@ -91,7 +91,11 @@ class InstrumentService:
 
         async def command(transaction: Transaction) -> InstrumentResult:
             kept = await self._idempotency.begin(
-                transaction, user_id=operator_id, operation=operation, key=idempotency_key, body=body
+                transaction,
+                user_id=operator_id,
+                operation=operation,
+                key=idempotency_key,
+                body=body,
             )
             if kept is not None:
                 return InstrumentResult(_instrument_of(kept), replayed=True)
@@ -176,9 +180,7 @@ class InstrumentService:
                     f"{before.symbol} takes orders; make it untradable first"
                 )
             after = replace(before, version=before.version + 1)
-            await self._repository.save(
-                transaction, after, now_us=to_us(now), is_retired=True
-            )
+            await self._repository.save(transaction, after, now_us=to_us(now), is_retired=True)
             await self._tell(transaction, "retired", before, None, operator_id, now)
             return InstrumentResult(after)
 
@@ -193,9 +195,7 @@ class InstrumentService:
         exchange, _, ticker = self._market.symbol_of(symbol=symbol).partition(":")
         return Exchange(exchange), ticker
 
-    async def _lock(
-        self, transaction: Transaction, exchange: Exchange, ticker: str
-    ) -> Instrument:
+    async def _lock(self, transaction: Transaction, exchange: Exchange, ticker: str) -> Instrument:
         found = await self._repository.lock(transaction, exchange, ticker)
         if found is None:
             raise InstrumentNotFoundError(
@@ -211,7 +211,7 @@ class InstrumentService:
 
     async def _holidays(
         self, calendar: str | None, facts: SeriesFacts | None, now: datetime
-    ) -> dict[str, str]:
+    ) -> dict[str, Any]:
         if calendar is None:
             return {}
         first = from_us(facts.first_at_us) if facts else now.replace(year=now.year - 20, day=1)
@@ -262,7 +262,7 @@ def _checked(instrument: Instrument) -> Instrument:
         raise _invalid("currency", "currency", "a currency is a code such as USD")
     try:
         ZoneInfo(instrument.time_zone)
-    except (ValueError, OSError):
+    except (KeyError, ValueError, OSError):
         raise _invalid("timezone", "timezone", "not an IANA time zone") from None
     try:
         parse_session(instrument.session, instrument.time_zone)
@@ -297,13 +297,17 @@ def _ensure_fits(instrument: Instrument, facts: SeriesFacts | None) -> None:
 def _ensure_version(instrument: Instrument, version: int | None) -> None:
     if version is not None and version != instrument.version:
         raise InstrumentChangedError(
-            f"{instrument.symbol} has version {instrument.version} by now", version=instrument.version
+            f"{instrument.symbol} has version {instrument.version} by now",
+            version=instrument.version,
         )
 
 
 def _fields_of(instrument: Instrument) -> dict[str, Any]:
     fields = asdict(instrument)
-    return fields | {"exchange": str(instrument.exchange), "asset_class": str(fields["asset_class"])}
+    return fields | {
+        "exchange": str(instrument.exchange),
+        "asset_class": str(fields["asset_class"]),
+    }
 
 
 def _instrument_of(fields: Mapping[str, Any]) -> Instrument:

@@ -26,7 +26,12 @@ from trading_api.modules.datafeed.errors import (
     WindowInvalidError,
 )
 from trading_api.modules.datafeed.ports import HistorySource
-from trading_api.modules.datafeed.repository import DemoAnchor, MarketData, MarketRepository, Revision
+from trading_api.modules.datafeed.repository import (
+    DemoAnchor,
+    MarketData,
+    MarketRepository,
+    Revision,
+)
 from trading_api.runtime.database import Database
 
 TIME_MAX = 253_402_300_799

@@ -65,7 +65,7 @@ class MarkService:
         splits = await self._market.splits_of(symbol=symbol)
         inside = [split for split in splits if from_time <= split.time <= to_time]
         if not inside:
-            await self._bar_times(symbol, resolution, to_time, to_time, now)
+            await self._bar_times(symbol, resolution, max(from_time, to_time), to_time, now)
             return []
         times = await self._bar_times(symbol, resolution, from_time, to_time, now)
         return place_splits(inside, times)

@@ -1,7 +1,7 @@
 """The module over a seeded database, served in process with real tokens."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cache
@@ -15,13 +15,18 @@ from joserfc.jwk import RSAKey
 from starlette.types import ASGIApp
 
 from trading_api.kernel.ids import UuidV7Ids
+from trading_api.modules.datafeed import tables
 from trading_api.modules.datafeed.adapters.bundled import BundledHistory
+from trading_api.modules.datafeed.adapters.calendars import ExchangeCalendars
+from trading_api.modules.datafeed.api.instruments import build_instruments_router
 from trading_api.modules.datafeed.api.udf import build_udf_router
 from trading_api.modules.datafeed.api.v1 import build_internal_router, build_router
-from trading_api.modules.datafeed.repository import MarketRepository
-from trading_api.modules.datafeed.service import DatafeedService
+from trading_api.modules.datafeed.domain.mark import OwnExecution
+from trading_api.modules.datafeed.ports import ExecutionSource, HistorySource
+from trading_api.modules.datafeed.repository import InstrumentRepository, MarketRepository
+from trading_api.modules.datafeed.service import DatafeedService, InstrumentService, MarkService
 from trading_api.modules.datafeed.tests.builders import ANCHOR
-from trading_api.runtime.database import Database
+from trading_api.runtime.database import Database, Idempotency, Outbox
 from trading_api.runtime.database.migrations import Migrations, upgrade
 from trading_api.runtime.http import Access
 from trading_api.runtime.http.dispatch import Dispatch
@@ -42,9 +47,31 @@ def a_database(path: Path) -> Database:
     return Database(f"sqlite+aiosqlite:///{path}", schema="datafeed")
 
 
-def a_service(database: Database) -> DatafeedService:
+def a_service(database: Database, *, history: HistorySource | None = None) -> DatafeedService:
     return DatafeedService(
-        database=database, repository=MarketRepository(), history=BundledHistory()
+        database=database, repository=MarketRepository(), history=history or BundledHistory()
+    )
+
+
+class NoExecutions:
+    """An ``ExecutionSource`` of users who never traded."""
+
+    async def list_executions(
+        self, *, user_id: str, symbol: str, from_: datetime, to: datetime, limit: int
+    ) -> Sequence[OwnExecution]:
+        return ()
+
+
+def an_instrument_service(
+    database: Database, market: DatafeedService, clock: FixedClock
+) -> InstrumentService:
+    return InstrumentService(
+        database=database,
+        repository=InstrumentRepository(),
+        market=market,
+        calendars=ExchangeCalendars(),
+        outbox=Outbox(tables.outbox_table, producer="datafeed", ids=UuidV7Ids(), clock=clock),
+        idempotency=Idempotency(tables.idempotency_table, clock=clock),
     )
 
 
@@ -137,13 +164,27 @@ def an_app(
     access: Access,
     *,
     hot_paths: bool = True,
+    instruments: InstrumentService | None = None,
+    executions: ExecutionSource | None = None,
 ) -> ASGIApp:
     """Serve the module's routes behind the real edge.
 
     Without hot paths FastAPI itself parses the parameters of every route.
     """
-    router = build_router(service=service, clock=clock, access=access)
-    router.include(build_udf_router(service=service, clock=clock, access=access), prefix="/udf")
+    marks = MarkService(market=service, executions=executions or NoExecutions())
+    router = build_router(service=service, marks=marks, clock=clock, access=access)
+    udf = build_udf_router(service=service, marks=marks, clock=clock, access=access)
+    router.include(udf, prefix="/udf")
+    router.include(
+        build_instruments_router(
+            service=service,
+            instruments=instruments
+            or an_instrument_service(a_database(Path("unused")), service, clock),
+            clock=clock,
+            access=access,
+        ),
+        prefix="",
+    )
     if not hot_paths:
         router.declarations = [replace(each, hot=None) for each in router.declarations]
     apps: dict[str, FastAPI] = {}
@@ -180,18 +221,35 @@ def app_of(
 
 @pytest.fixture
 async def client_of(
-    app_of: AppOf, host_settings: PlatformSettings, market_clock: FixedClock
+    app_of: AppOf,
+    service: DatafeedService,
+    host_settings: PlatformSettings,
+    market_clock: FixedClock,
 ) -> AsyncIterator[ClientOf]:
     """Make clients: with the scopes given, as another module, or as nobody."""
     clients: list[httpx.AsyncClient] = []
+    shared_service = service
 
     def make(
         *scopes: str,
         access: Access | None = None,
         module: str | None = None,
         hot_paths: bool = True,
+        service: DatafeedService | None = None,
+        desk: InstrumentService | None = None,
+        executions: ExecutionSource | None = None,
     ) -> httpx.AsyncClient:
-        app = app_of(access or Access.scope("datafeed:read"), hot_paths)
+        access = access or Access.scope("datafeed:read")
+        app = app_of(access, hot_paths)
+        if service or executions:
+            app = an_app(
+                service or shared_service,
+                host_settings,
+                market_clock,
+                access,
+                instruments=desk,
+                executions=executions,
+            )
         headers = {}
         if scopes:
             headers["Authorization"] = f"Bearer {token_of(host_settings, market_clock, *scopes)}"

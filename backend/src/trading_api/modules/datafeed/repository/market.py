@@ -68,19 +68,26 @@ class MarketRepository:
 
     async def find_revision(self, transaction: Transaction) -> Revision:
         """Return the present revision; two small scans."""
-        instruments = await transaction.first(
+        row = await transaction.first(
             sa.select(
-                sa.func.count(tables.instruments.c.ticker),
-                sa.func.sum(tables.instruments.c.version),
+                sa.select(sa.func.count())
+                .select_from(tables.instruments)
+                .scalar_subquery()
+                .label("instruments"),
+                sa.select(sa.func.sum(tables.instruments.c.version))
+                .scalar_subquery()
+                .label("changes"),
+                sa.select(sa.func.count())
+                .select_from(tables.series)
+                .scalar_subquery()
+                .label("series"),
+                sa.select(sa.func.max(tables.series.c.loaded_at_us))
+                .scalar_subquery()
+                .label("loaded_at_us"),
             )
         )
-        series = await transaction.first(
-            sa.select(sa.func.count(tables.series.c.id), sa.func.max(tables.series.c.loaded_at_us))
-        )
-        assert instruments is not None and series is not None, "aggregates give one row"
-        rows, changes = instruments
-        count, loaded_at_us = series
-        return Revision(rows, int(changes or 0), count, loaded_at_us or 0)
+        assert row is not None, "aggregates give one row"
+        return Revision(row.instruments, int(row.changes or 0), row.series, row.loaded_at_us or 0)
 
     async def load(self, transaction: Transaction) -> MarketData:
         """Return everything stored; costs some milliseconds, done once at start."""

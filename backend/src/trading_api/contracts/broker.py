@@ -29,6 +29,81 @@ class AccountOpened(Event):
     opening_cash: Decimal
 
 
+class AccountReset(Event):
+    """A paper account began anew: no orders, no positions, its starting cash.
+
+    Attributes:
+        offset: number of the account's event that shows the same.
+        epoch: of its event sequence from now on.
+    """
+
+    TYPE: ClassVar[str] = "broker.account.reset"
+
+    account_id: str
+    user_id: str
+    offset: int
+    epoch: str
+    currency: str
+    starting_cash: Decimal
+
+
+class AccountRestricted(Event):
+    """An operator turned an account's kill switch.
+
+    Attributes:
+        offset: number of the account's event that shows the same.
+        state: what is taken from now on; REDUCE_ONLY takes what closes, HALTED only cancels.
+    """
+
+    TYPE: ClassVar[str] = "broker.account.restricted"
+
+    account_id: str
+    user_id: str
+    offset: int
+    state: Literal["ACTIVE", "REDUCE_ONLY", "HALTED"]
+    reason: str
+
+
+class MarginCalled(Event):
+    """An account's equity fell to what its positions need, or below.
+
+    Attributes:
+        offset: number of the account's event that shows the same.
+        level_percent: equity in percent of margin, rounded down to two decimals.
+    """
+
+    TYPE: ClassVar[str] = "broker.account.margin_called"
+
+    account_id: str
+    user_id: str
+    offset: int
+    currency: str
+    equity: Decimal
+    margin: Decimal
+    level_percent: Decimal
+
+
+class StoppedOut(Event):
+    """The house canceled an account's orders and closed positions until it was safe again.
+
+    Attributes:
+        offset: number of the account's event that shows the same.
+        level_percent: before; rounded down to two decimals.
+        closed: what was closed, in order, the largest loss first.
+    """
+
+    TYPE: ClassVar[str] = "broker.account.stopped_out"
+
+    account_id: str
+    user_id: str
+    offset: int
+    currency: str
+    equity: Decimal
+    margin: Decimal
+    level_percent: Decimal
+    closed: list[str]
+
+
 class _OrderEvent(Event):
     """What every event of an order tells.
 

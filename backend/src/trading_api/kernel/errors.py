@@ -6,6 +6,7 @@
     ├── UnauthenticatedError    nobody, or nobody we can still trust, is asking    → 401
     ├── PermissionDeniedError   known, but not allowed                             → 403
     ├── NotFoundError           not there, or not yours (answered alike)           → 404
+    │   └── GoneError           it was there, and is kept no longer                → 410
     ├── ConflictError           the state doesn't allow it                         → 409
     ├── DeniedError             a business rule says no                            → 409
     ├── RateLimitedError        too often                                          → 429
@@ -130,6 +131,12 @@ class NotFoundError(TradingError):
 
     code: ClassVar[ErrorCode] = PlatformErrorCode.RESOURCE_NOT_FOUND
     title: ClassVar[str] = "Not found"
+
+
+class GoneError(NotFoundError):
+    """It was there, and is kept no longer."""
+
+    title: ClassVar[str] = "Kept no longer"
 
 
 class ConflictError(TradingError):

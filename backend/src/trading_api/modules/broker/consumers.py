@@ -10,8 +10,9 @@ from trading_api.contracts.envelope import Envelope
 from trading_api.kernel.clock import Clock
 from trading_api.modules.broker.domain.instrument import Quote
 from trading_api.modules.broker.ports import QuoteSource
-from trading_api.modules.broker.schemas import StateView, encode
+from trading_api.modules.broker.schemas import ConnectionView, StateView, encode
 from trading_api.modules.broker.service import AccountService, MatchingService, ReportService
+from trading_api.modules.broker.service.retention import RetentionService
 from trading_api.runtime.database import Lease
 from trading_api.runtime.module import Consumer
 
@@ -29,6 +30,8 @@ EXPIRY_SECONDS = 0.5
 
 EQUITY_SECONDS = 0.5
 """As often as the market moves."""
+
+RETENTION_SECONDS = 3600.0
 
 PENDING_MAX = 10_000
 """Quotes that wait to be matched; beyond it the oldest go, as if they had been missed."""
@@ -96,6 +99,64 @@ class MatchingLoop:
             self._quoted_at = self._clock.monotonic()
             self._pending.append(quote)
             self._is_woken.set()
+
+
+class RetentionLoop:
+    """Deletes events that are kept no longer, once an hour, in one instance."""
+
+    def __init__(self, retention: RetentionService, *, clock: Clock) -> None:
+        self._retention = retention
+        self._clock = clock
+
+    async def run(self, lease: Lease | None) -> None:
+        """Delete until cancelled."""
+        assert lease is not None, "retention runs under its lease"
+        while True:
+            await self._retention.delete_old_events(lease=lease, now=self._clock.now())
+            await asyncio.sleep(RETENTION_SECONDS)
+
+
+class ConnectionFeed:
+    """Shows whether the venue can trade, per account that somebody listens to in this process.
+
+    Args:
+        listened: returns the feeds that somebody listens to.
+        publish: sends a feed's payload to them.
+    """
+
+    def __init__(
+        self,
+        reports: ReportService,
+        *,
+        prefix: str,
+        listened: Callable[[], Collection[str]],
+        publish: Callable[[str, bytes], None],
+    ) -> None:
+        self._reports = reports
+        self._prefix = prefix
+        self._listened = listened
+        self._publish = publish
+        self._shown: dict[str, bytes] = {}
+
+    async def run(self, _lease: Lease | None) -> None:
+        """Publish every change until cancelled."""
+        while True:
+            await self.publish_changes()
+            await asyncio.sleep(EQUITY_SECONDS)
+
+    async def publish_changes(self) -> None:
+        """Publish the status of each account that somebody listens to, where it has changed."""
+        feeds = [feed for feed in self._listened() if feed.startswith(self._prefix)]
+        for gone in self._shown.keys() - set(feeds):
+            del self._shown[gone]
+        for feed in feeds:
+            connection = await self._reports.get_connection(
+                account_id=feed.removeprefix(self._prefix)
+            )
+            payload = encode(ConnectionView.of(connection))
+            if self._shown.get(feed) != payload:
+                self._shown[feed] = payload
+                self._publish(feed, payload)
 
 
 class EquityFeed:

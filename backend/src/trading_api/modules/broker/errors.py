@@ -4,19 +4,32 @@ TradingError
 ├── NotFoundError
 │   ├── AccountNotFoundError          no such account, or somebody else's
 │   ├── OrderNotFoundError            no such order on this account
+│   ├── EventsGoneError               older than what is kept (410)
 │   ├── PositionNotFoundError         no open position of that id
 │   └── InstrumentNotFoundError       the market has no such symbol
 ├── InvalidInputError
 │   ├── OrderInvalidError             a field of the ticket breaks a rule; ``errors`` names it
 │   ├── InstrumentUnknownError        the ticket names a symbol that doesn't exist
 │   ├── InstrumentNotTradableError    the ticket names a symbol that is only for charts
-│   └── ClientOrderIdReusedError      the id belongs to another ticket
+│   ├── ClientOrderIdReusedError      the id belongs to another ticket
+│   ├── LeverageInvalidError          outside what the house offers for the instrument
+│   └── AccountCurrencyError          no account is kept in that currency
 ├── ConflictError
 │   └── OrderClosedError              filled, canceled, expired or rejected before
 ├── DeniedError
 │   ├── InsufficientMarginError       the account can't carry the order
 │   ├── ReduceOnlyError               there is nothing that the order could reduce
+│   ├── PriceBandError                a price is too far from the market
+│   ├── PositionLimitError            the position would be larger than the house allows
+│   ├── ExposureLimitError            all positions together would be
+│   ├── OpenOrdersLimitError          as many open orders as there may be
+│   ├── TradingHaltedError            a kill switch lets nothing through but cancels
+│   ├── TradingReduceOnlyError        a kill switch lets only closing orders through
+│   ├── LeverageDeniedError           the account can't carry its positions at that leverage
+│   ├── AccountNotResettableError     funded accounts keep what happened to them
 │   └── AccountLimitError             the user has as many accounts as one may have
+├── RateLimitedError
+│   └── OrderRateError                too many orders at once
 └── UnavailableError
     ├── StaleQuoteError               no fresh quote to trade on
     └── MarketUnavailableError        instruments or quotes can't be had right now
@@ -28,8 +41,10 @@ from trading_api.kernel.errors import (
     ConflictError,
     DeniedError,
     ErrorCode,
+    GoneError,
     InvalidInputError,
     NotFoundError,
+    RateLimitedError,
     UnavailableError,
 )
 
@@ -39,6 +54,18 @@ class BrokerErrorCode(ErrorCode):
 
     ACCOUNT_NOT_FOUND = "broker.account.not_found"
     ACCOUNT_LIMIT = "broker.account.limit_reached"
+    EVENTS_GONE = "broker.events.gone"
+    ACCOUNT_CURRENCY = "broker.account.currency_unsupported"
+    ACCOUNT_NOT_RESETTABLE = "broker.account.not_resettable"
+    TRADING_HALTED = "broker.trading.halted"
+    TRADING_REDUCE_ONLY = "broker.trading.reduce_only"
+    LEVERAGE_INVALID = "broker.leverage.invalid"
+    LEVERAGE_DENIED = "broker.leverage.insufficient_margin"
+    ORDER_PRICE_BAND = "broker.order.price_band"
+    ORDER_POSITION_LIMIT = "broker.order.position_limit"
+    ORDER_EXPOSURE_LIMIT = "broker.order.exposure_limit"
+    ORDER_OPEN_LIMIT = "broker.order.open_orders_limit"
+    ORDER_RATE = "broker.order.rate_exceeded"
     ORDER_NOT_FOUND = "broker.order.not_found"
     ORDER_INVALID = "broker.order.invalid"
     ORDER_CLOSED = "broker.order.closed"
@@ -65,6 +92,90 @@ class AccountLimitError(DeniedError):
 
     code: ClassVar[ErrorCode] = BrokerErrorCode.ACCOUNT_LIMIT
     title: ClassVar[str] = "Too many trading accounts"
+
+
+class EventsGoneError(GoneError):
+    """The account's events behind that number are kept no longer; read its state anew."""
+
+    code: ClassVar[ErrorCode] = BrokerErrorCode.EVENTS_GONE
+    title: ClassVar[str] = "Events are kept no longer"
+
+
+class AccountCurrencyError(InvalidInputError):
+    """No account is kept in that currency."""
+
+    code: ClassVar[ErrorCode] = BrokerErrorCode.ACCOUNT_CURRENCY
+    title: ClassVar[str] = "Currency not offered"
+
+
+class AccountNotResettableError(DeniedError):
+    """Only paper accounts of the demo book begin anew."""
+
+    code: ClassVar[ErrorCode] = BrokerErrorCode.ACCOUNT_NOT_RESETTABLE
+    title: ClassVar[str] = "Account can't be reset"
+
+
+class TradingHaltedError(DeniedError):
+    """A kill switch lets nothing through but cancels; ``scope`` tells whose."""
+
+    code: ClassVar[ErrorCode] = BrokerErrorCode.TRADING_HALTED
+    title: ClassVar[str] = "Trading is halted"
+
+
+class TradingReduceOnlyError(DeniedError):
+    """A kill switch lets only closing orders through; ``scope`` tells whose."""
+
+    code: ClassVar[ErrorCode] = BrokerErrorCode.TRADING_REDUCE_ONLY
+    title: ClassVar[str] = "Only closing orders are taken"
+
+
+class LeverageInvalidError(InvalidInputError):
+    """The leverage lies outside what the house offers for the instrument."""
+
+    code: ClassVar[ErrorCode] = BrokerErrorCode.LEVERAGE_INVALID
+    title: ClassVar[str] = "Leverage not offered"
+
+
+class LeverageDeniedError(DeniedError):
+    """The account can't carry its positions and orders at that leverage."""
+
+    code: ClassVar[ErrorCode] = BrokerErrorCode.LEVERAGE_DENIED
+    title: ClassVar[str] = "Insufficient margin for this leverage"
+
+
+class PriceBandError(DeniedError):
+    """A price is so far from the market that it must be a mistake."""
+
+    code: ClassVar[ErrorCode] = BrokerErrorCode.ORDER_PRICE_BAND
+    title: ClassVar[str] = "Price outside the band"
+
+
+class PositionLimitError(DeniedError):
+    """The position would be larger than an account may hold."""
+
+    code: ClassVar[ErrorCode] = BrokerErrorCode.ORDER_POSITION_LIMIT
+    title: ClassVar[str] = "Position limit"
+
+
+class ExposureLimitError(DeniedError):
+    """All positions together would be larger than an account may hold."""
+
+    code: ClassVar[ErrorCode] = BrokerErrorCode.ORDER_EXPOSURE_LIMIT
+    title: ClassVar[str] = "Exposure limit"
+
+
+class OpenOrdersLimitError(DeniedError):
+    """The account has as many open orders of the instrument as it may have."""
+
+    code: ClassVar[ErrorCode] = BrokerErrorCode.ORDER_OPEN_LIMIT
+    title: ClassVar[str] = "Too many open orders"
+
+
+class OrderRateError(RateLimitedError):
+    """The account places orders faster than it may."""
+
+    code: ClassVar[ErrorCode] = BrokerErrorCode.ORDER_RATE
+    title: ClassVar[str] = "Too many orders at once"
 
 
 class OrderNotFoundError(NotFoundError):

@@ -2,11 +2,14 @@
 
 import sys
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import ClassVar
 
 from trading_api.contracts.auth import UserRegistered
 from trading_api.contracts.broker import (
     AccountOpened,
+    AccountReset,
+    AccountRestricted,
     ExecutionRecorded,
     OrderAccepted,
     OrderCanceled,
@@ -20,8 +23,15 @@ from trading_api.modules.broker import tables
 from trading_api.modules.broker.adapters.market import DatafeedInstruments, DatafeedQuotes
 from trading_api.modules.broker.api import v1 as api_v1
 from trading_api.modules.broker.api.internal import build_internal_router
-from trading_api.modules.broker.consumers import EquityFeed, MatchingLoop, build_consumers
+from trading_api.modules.broker.consumers import (
+    ConnectionFeed,
+    EquityFeed,
+    MatchingLoop,
+    RetentionLoop,
+    build_consumers,
+)
 from trading_api.modules.broker.domain.instrument import Policy
+from trading_api.modules.broker.domain.limits import RiskLimits
 from trading_api.modules.broker.repository import BrokerRepository
 from trading_api.modules.broker.repository.marks import MarkRepository
 from trading_api.modules.broker.service import (
@@ -30,8 +40,12 @@ from trading_api.modules.broker.service import (
     OrderService,
     ReportService,
 )
+from trading_api.modules.broker.service.controls import ControlService
 from trading_api.modules.broker.service.desk import Books
+from trading_api.modules.broker.service.leverage import LeverageService
 from trading_api.modules.broker.service.marks import MarkService
+from trading_api.modules.broker.service.resets import ResetService
+from trading_api.modules.broker.service.retention import RetentionService
 from trading_api.modules.broker.service.risk import RiskGate
 from trading_api.modules.broker.settings import BrokerSettings
 from trading_api.modules.broker.ws import v1 as ws_v1
@@ -61,6 +75,8 @@ class BrokerModule(Module):
         tags=("broker",),
         publishes=(
             AccountOpened,
+            AccountReset,
+            AccountRestricted,
             OrderAccepted,
             OrderModified,
             OrderFilled,
@@ -127,6 +143,22 @@ class BrokerModule(Module):
         self._matching = MatchingService(
             database=database, books=books, quotes=self._quotes, leases=leases, risk=risk
         )
+        leverage = LeverageService(
+            database=database,
+            books=books,
+            accounts=accounts,
+            quotes=self._quotes,
+            instruments=instruments,
+            policy=policy,
+        )
+        resets = ResetService(
+            database=database,
+            books=books,
+            accounts=accounts,
+            idempotency=idempotency,
+            quotes=self._quotes,
+            renew=context.hub.reset,
+        )
         matching = MatchingLoop(self._matching, self._quotes, clock=clock)
         equity = EquityFeed(
             self._reports,
@@ -134,6 +166,21 @@ class BrokerModule(Module):
             prefix=ws_v1.EQUITY_FEED,
             listened=context.hub.listened,
             publish=context.hub.publish_here,
+        )
+        connection = ConnectionFeed(
+            self._reports,
+            prefix=ws_v1.CONNECTION_FEED,
+            listened=context.hub.listened,
+            publish=context.hub.publish_here,
+        )
+        retention = RetentionLoop(
+            RetentionService(
+                database=database,
+                books=books,
+                leases=leases,
+                keep_events=timedelta(days=settings.events_days),
+            ),
+            clock=clock,
         )
         cursors = Cursors(
             load_secret_key(context.settings.secrets_directory, context.environ),
@@ -145,6 +192,9 @@ class BrokerModule(Module):
                     accounts=accounts,
                     orders=orders,
                     reports=self._reports,
+                    leverage=leverage,
+                    resets=resets,
+                    controls=ControlService(database=database, books=books),
                     clock=clock,
                     cursors=cursors,
                 )
@@ -159,6 +209,8 @@ class BrokerModule(Module):
             tasks=[
                 BackgroundTask("matching", matching.run, lease=MATCHING_LEASE),
                 BackgroundTask("equity", equity.run),
+                BackgroundTask("connection", connection.run),
+                BackgroundTask("retention", retention.run, lease="retention"),
             ],
             commands=[
                 Command(
@@ -203,4 +255,12 @@ def _policy_of(settings: BrokerSettings) -> Policy:
             "crypto": settings.commission_crypto_ppm,
         },
         slippage_cap_ppm=settings.slippage_cap_ppm,
+        limits=RiskLimits(
+            price_band_ppm=settings.price_band_ppm,
+            position_value_max=settings.position_value_max,
+            exposure_max=settings.exposure_max,
+            open_orders_max=settings.open_orders_max,
+            orders_per_second=settings.orders_per_second,
+            orders_burst=settings.orders_burst,
+        ),
     )

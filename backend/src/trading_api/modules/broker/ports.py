@@ -17,6 +17,10 @@ class QuoteSource(Protocol):
     def is_pushed(self) -> bool:
         """Tell whether quotes come by themselves; else only ``refresh`` brings them."""
 
+    @property
+    def is_live(self) -> bool:
+        """Tell whether any instrument has a fresh quote."""
+
     def find(self, symbol: str) -> Quote | None:
         """Return the newest quote known, however old; None where none ever came."""
 

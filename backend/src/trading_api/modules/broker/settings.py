@@ -23,6 +23,34 @@ class BrokerSettings(OwnedSettings):
     )
     commission_forex_ppm: int = Field(default=20, ge=0, le=100_000)
     commission_crypto_ppm: int = Field(default=1000, ge=0, le=100_000)
+    events_days: int = Field(
+        default=90, ge=1, le=3660, description="how long an account's events are kept"
+    )
+    price_band_ppm: int = Field(
+        default=500_000,
+        ge=0,
+        le=1_000_000,
+        description="how far a limit or trigger price may lie from the market; 0: any",
+    )
+    position_value_max: int = Field(
+        default=10_000_000,
+        ge=0,
+        le=10**9,
+        description="worst value of one position, units of the account's currency; 0: any",
+    )
+    exposure_max: int = Field(
+        default=25_000_000,
+        ge=0,
+        le=10**9,
+        description="worst value of all positions, units of the account's currency; 0: any",
+    )
+    open_orders_max: int = Field(
+        default=500, ge=0, le=100_000, description="open orders of one instrument; 0: any"
+    )
+    orders_per_second: int = Field(
+        default=100, ge=0, le=100_000, description="of one account in the long run; 0: any"
+    )
+    orders_burst: int = Field(default=200, ge=1, le=100_000, description="at once")
     slippage_cap_ppm: int = Field(
         default=1000, ge=0, le=100_000, description="margin of market orders is reserved above ask"
     )

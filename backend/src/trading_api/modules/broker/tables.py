@@ -3,6 +3,7 @@
 import sqlalchemy as sa
 
 from trading_api.ledger.tables import ledger_tables
+from trading_api.modules.broker.domain.account import PositionMode, TradingState
 from trading_api.modules.broker.domain.order import CLOSED, OPEN, OrderStatus
 from trading_api.runtime.database import (
     Id,
@@ -25,7 +26,7 @@ ledger = ledger_tables(metadata)
 
 
 def _one_of(column: str, values: list[str]) -> str:
-    return f"{column} IN ({', '.join(repr(value) for value in sorted(values))})"
+    return f"{column} IN ({', '.join(repr(str(value)) for value in sorted(values))})"
 
 
 _IS_OPEN = _one_of("status", [status.value for status in OPEN])
@@ -43,11 +44,33 @@ accounts = sa.Table(
     sa.Column("event_sequence", sa.BigInteger, nullable=False),
     sa.Column("fact_sequence", sa.BigInteger, nullable=False),
     sa.Column("opened_at_us", Instant, nullable=False),
+    sa.Column("starting_cash_minor", Minor, nullable=False),
+    sa.Column("position_mode", sa.Text, nullable=False),
+    sa.Column("trading_state", sa.Text, nullable=False),
+    sa.Column("leverages", sa.Text, nullable=False),
+    sa.Column("pace_us", sa.BigInteger, nullable=False),
+    sa.Column("margin_called_at_us", Instant),
     sa.UniqueConstraint("user_id", "ordinal"),
     sa.CheckConstraint("ordinal >= 1", name="ordinal_positive"),
     sa.CheckConstraint("book IN ('demo', 'funded')", name="book_known"),
     sa.CheckConstraint("event_sequence >= 0 AND fact_sequence >= 0", name="sequences_positive"),
+    sa.CheckConstraint(_one_of("position_mode", [*PositionMode]), name="position_mode"),
+    sa.CheckConstraint(_one_of("trading_state", [*TradingState]), name="trading_state"),
 )
+
+controls = sa.Table(
+    "controls",
+    metadata,
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("changed_by", Id, nullable=False),
+    sa.Column("changed_at_us", Instant, nullable=False),
+    sa.CheckConstraint(_one_of("state", [*TradingState]), name="state"),
+)
+
+PLATFORM = "platform"
+"""The one control there is: the platform's kill switch."""
 
 orders = sa.Table(
     "orders",
@@ -171,7 +194,7 @@ account_events = sa.Table(
     sa.Column("payload", sa.Text, nullable=False),
     sa.Column("occurred_at_us", Instant, nullable=False),
     sa.CheckConstraint("sequence >= 1", name="sequence_positive"),
-    sa.CheckConstraint("kind IN ('order', 'execution', 'position', 'cash')", name="kind"),
+    sa.CheckConstraint("kind IN ('order', 'execution', 'position', 'cash', 'notice')", name="kind"),
 )
 
 IS_OPEN: sa.ColumnElement[bool] = sa.literal_column(f"({_IS_OPEN})", sa.Boolean)

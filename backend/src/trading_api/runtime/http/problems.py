@@ -21,6 +21,7 @@ STATUS_BY_CATEGORY: Mapping[type[TradingError], int] = {
     errors.InvalidInputError: 422,
     errors.UnauthenticatedError: 401,
     errors.PermissionDeniedError: 403,
+    errors.GoneError: 410,
     errors.NotFoundError: 404,
     errors.ConflictError: 409,
     errors.DeniedError: 409,

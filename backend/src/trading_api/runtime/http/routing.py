@@ -304,6 +304,7 @@ _DESCRIPTIONS = {
     403: "Known, but not allowed",
     404: "Not there, or not yours",
     409: "The state or a rule doesn't allow it",
+    410: "It is kept no longer",
     413: "The body is too large",
     414: "The address is too long: path and query share 8 KiB",
     415: "The body's type isn't read here",

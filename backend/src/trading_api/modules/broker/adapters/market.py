@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Collection
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import httpx
 import structlog
@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from trading_api.contracts import datafeed as contract
 from trading_api.kernel.clock import Clock, from_us
 from trading_api.kernel.errors import UnavailableError
-from trading_api.modules.broker.domain.instrument import Instrument, Quote
+from trading_api.modules.broker.domain.instrument import QUOTE_AGE_MAX, Instrument, Quote
 from trading_api.modules.broker.errors import MarketUnavailableError
 from trading_api.modules.broker.ports import REFRESH_AGE
 from trading_api.runtime.bus import Bus, Subscription
@@ -46,6 +46,7 @@ class DatafeedQuotes:
         self._subscription: Subscription | None = None
         self._asking = asyncio.Lock()
         self._asked_in_vain_at: float | None = None
+        self._newest_at: datetime | None = None
 
     def start(self) -> None:
         """Begin to listen to the bus; it may come up later."""
@@ -61,6 +62,11 @@ class DatafeedQuotes:
     def is_pushed(self) -> bool:
         """Tell whether quotes come by themselves: whether the bus is up."""
         return self._bus.is_up
+
+    @property
+    def is_live(self) -> bool:
+        """Tell whether any instrument has a fresh quote."""
+        return self._newest_at is not None and self._clock.now() - self._newest_at < QUOTE_AGE_MAX
 
     def find(self, symbol: str) -> Quote | None:
         """Return the newest quote known, however old; None where none ever came."""
@@ -134,6 +140,7 @@ class DatafeedQuotes:
             at=from_us(published.at_us),
         )
         self._quotes[quote.symbol] = quote
+        self._newest_at = max(quote.at, self._newest_at or quote.at)
         for callback in self._callbacks:
             callback(quote)
 

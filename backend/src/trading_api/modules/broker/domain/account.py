@@ -1,12 +1,32 @@
 """Trading accounts: what they are worth, what their orders reserve, what they may still do."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
+from enum import StrEnum
 
 from trading_api.kernel.values import Currency
 from trading_api.modules.broker.domain.instrument import Quote
 from trading_api.modules.broker.domain.position import Position
+
+
+class PositionMode(StrEnum):
+    """How fills of one instrument come together."""
+
+    NETTING = "NETTING"
+    """One position per instrument."""
+    HEDGING = "HEDGING"
+    """One position per entry; both sides may be held at once."""
+
+
+class TradingState(StrEnum):
+    """What a kill switch lets through."""
+
+    ACTIVE = "ACTIVE"
+    REDUCE_ONLY = "REDUCE_ONLY"
+    """Orders that only close, and cancels."""
+    HALTED = "HALTED"
+    """Cancels alone; resting orders don't fill."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +44,14 @@ class Account:
         event_sequence: number of its newest event; 0 before the first.
         fact_sequence: number of its newest published fact; 0 before the first.
         opened_at: UTC.
+        starting_cash_minor: what it was opened with, and goes back to when it is reset.
+        position_mode: how its fills come together; never changes.
+        trading_state: its own kill switch.
+        platform_state: the platform's kill switch, as it was when the account was read.
+        leverages: what the user chose instead of the house's, by symbol.
+        pace_us: when its orders so far are worked off, microseconds since 1970 UTC; see the order
+            rate in ``domain.risk``.
+        margin_called_at: when its margin call began, UTC; None while there is none.
     """
 
     account_id: str
@@ -36,6 +64,22 @@ class Account:
     event_sequence: int
     fact_sequence: int
     opened_at: datetime
+    starting_cash_minor: int = 0
+    position_mode: PositionMode = PositionMode.NETTING
+    trading_state: TradingState = TradingState.ACTIVE
+    platform_state: TradingState = TradingState.ACTIVE
+    leverages: Mapping[str, int] = field(default_factory=dict)
+    pace_us: int = 0
+    margin_called_at: datetime | None = None
+
+    @property
+    def effective_state(self) -> TradingState:
+        """Return the stricter of its own and the platform's kill switch."""
+        states = (self.trading_state, self.platform_state)
+        for state in (TradingState.HALTED, TradingState.REDUCE_ONLY):
+            if state in states:
+                return state
+        return TradingState.ACTIVE
 
     @property
     def cash_account_id(self) -> str:

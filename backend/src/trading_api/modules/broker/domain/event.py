@@ -1,7 +1,9 @@
 """The account's event log: one gapless sequence over orders, fills, positions and money."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
+from enum import StrEnum
 
 from trading_api.modules.broker.domain.execution import Execution
 from trading_api.modules.broker.domain.order import Order
@@ -30,7 +32,35 @@ class CashChange:
     reference: str | None
 
 
-Subject = Order | Execution | Position | CashChange
+class NoticeCode(StrEnum):
+    """What an account is told about."""
+
+    MARGIN_CALL = "MARGIN_CALL"
+    MARGIN_RESTORED = "MARGIN_RESTORED"
+    STOP_OUT = "STOP_OUT"
+    TRADING_STATE = "TRADING_STATE"
+    LEVERAGE = "LEVERAGE"
+    RESET = "RESET"
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """Something the owner of an account should know.
+
+    Attributes:
+        is_error: whether it needs the owner's attention.
+        text: for people.
+        numbers: what decided it, as text.
+    """
+
+    account_id: str
+    code: NoticeCode
+    is_error: bool
+    text: str
+    numbers: Mapping[str, str] = field(default_factory=dict)
+
+
+Subject = Order | Execution | Position | CashChange | Notice
 """What an event shows, as it was right after the event."""
 
 

@@ -1,10 +1,14 @@
 """What can be traded, on which terms, and the quote it trades at."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from types import MappingProxyType
 
 from trading_api.kernel.values import Currency
 from trading_api.modules.broker.domain.arithmetic import divide_half_even, divide_up, rescale
+from trading_api.modules.broker.domain.limits import RiskLimits
+from trading_api.modules.broker.domain.schedules import FinancingRate
 
 COST_SCALE = 8
 """Decimals of cost and of results before they become cents (10^-8 of the quote currency)."""
@@ -138,20 +142,34 @@ class Policy:
         commission_ppm_by_kind: parts per million of the traded value; absent means none.
         slippage_cap_ppm: how much worse than the market a market or stop order may fill, in the
             price that its margin is reserved for.
+        financing_by_kind: what holding overnight costs; absent means nothing.
+        limits: what any one account may do.
     """
 
     leverage_by_kind: dict[str, int]
     commission_ppm_by_kind: dict[str, int]
     slippage_cap_ppm: int
+    financing_by_kind: Mapping[str, FinancingRate] = field(default_factory=dict)
+    limits: RiskLimits = field(default_factory=RiskLimits)
 
-    def terms_of(self, instrument: Instrument, currency: Currency) -> Terms:
-        """Return the terms of a tradable instrument."""
+    def leverage_of(self, instrument: Instrument, leverages: Mapping[str, int]) -> int:
+        """Return what is in force: what the user chose, at most what the house allows."""
+        highest = self.leverage_by_kind.get(instrument.kind, 1)
+        return min(highest, leverages.get(instrument.symbol, highest))
+
+    def terms_of(
+        self,
+        instrument: Instrument,
+        currency: Currency,
+        leverages: Mapping[str, int] = MappingProxyType({}),
+    ) -> Terms:
+        """Return the terms of a tradable instrument on an account with those leverages."""
         return Terms(
             symbol=instrument.symbol,
             price_scale=instrument.price_scale,
             quantity_scale=instrument.quantity_scale,
             multiplier=instrument.multiplier,
-            leverage=self.leverage_by_kind[instrument.kind],
+            leverage=self.leverage_of(instrument, leverages),
             commission_ppm=self.commission_ppm_by_kind.get(instrument.kind, 0),
             currency=currency,
         )

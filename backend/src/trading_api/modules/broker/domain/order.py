@@ -167,6 +167,8 @@ class CloseReason(StrEnum):
     EXPIRED = "EXPIRED"
     NOTHING_TO_REDUCE = "NOTHING_TO_REDUCE"
     INSUFFICIENT_MARGIN = "INSUFFICIENT_MARGIN"
+    STOP_OUT = "STOP_OUT"
+    RESET = "RESET"
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,8 +7,14 @@ from typing import Any, assert_never
 
 from trading_api.kernel.clock import from_us, to_us
 from trading_api.kernel.values import currency
-from trading_api.modules.broker.domain.account import Account
-from trading_api.modules.broker.domain.event import AccountEvent, CashChange, Subject
+from trading_api.modules.broker.domain.account import Account, PositionMode, TradingState
+from trading_api.modules.broker.domain.event import (
+    AccountEvent,
+    CashChange,
+    Notice,
+    NoticeCode,
+    Subject,
+)
 from trading_api.modules.broker.domain.execution import Execution
 from trading_api.modules.broker.domain.instrument import Terms
 from trading_api.modules.broker.domain.matching import Liquidity
@@ -34,15 +40,28 @@ def account_values(account: Account) -> dict[str, Any]:
         "name": account.name,
         "book": account.book,
         "currency": account.currency.code,
+        "opened_at_us": to_us(account.opened_at),
+        "starting_cash_minor": account.starting_cash_minor,
+        "position_mode": account.position_mode.value,
+        **mutable_values(account),
+    }
+
+
+def mutable_values(account: Account) -> dict[str, Any]:
+    """Return what changes in an account's row under its lock."""
+    return {
         "epoch": account.epoch,
         "event_sequence": account.event_sequence,
         "fact_sequence": account.fact_sequence,
-        "opened_at_us": to_us(account.opened_at),
+        "trading_state": account.trading_state.value,
+        "leverages": json.dumps(dict(account.leverages), separators=(",", ":"), sort_keys=True),
+        "pace_us": account.pace_us,
+        "margin_called_at_us": _us(account.margin_called_at),
     }
 
 
 def account_of(values: Values) -> Account:
-    """Return the account of a row."""
+    """Return the account of a row; the platform's kill switch where it was read with it."""
     return Account(
         account_id=values["account_id"],
         user_id=values["user_id"],
@@ -54,6 +73,13 @@ def account_of(values: Values) -> Account:
         event_sequence=values["event_sequence"],
         fact_sequence=values["fact_sequence"],
         opened_at=from_us(values["opened_at_us"]),
+        starting_cash_minor=values["starting_cash_minor"],
+        position_mode=PositionMode(values["position_mode"]),
+        trading_state=TradingState(values["trading_state"]),
+        platform_state=TradingState(values.get("platform_state") or TradingState.ACTIVE),
+        leverages=json.loads(values["leverages"]),
+        pace_us=values["pace_us"],
+        margin_called_at=_instant(values["margin_called_at_us"]),
     )
 
 
@@ -233,6 +259,17 @@ def cash_values(change: CashChange) -> dict[str, Any]:
     }
 
 
+def notice_values(notice: Notice) -> dict[str, Any]:
+    """Return a notice as an event keeps it."""
+    return {
+        "account_id": notice.account_id,
+        "code": notice.code.value,
+        "is_error": notice.is_error,
+        "text": notice.text,
+        "numbers": dict(notice.numbers),
+    }
+
+
 def event_values(event: AccountEvent) -> dict[str, Any]:
     """Return an event's row."""
     kind, payload = _encode(event.subject)
@@ -265,6 +302,8 @@ def _encode(subject: Subject) -> tuple[str, dict[str, Any]]:
             return "position", position_values(subject)
         case CashChange():
             return "cash", cash_values(subject)
+        case Notice():
+            return "notice", notice_values(subject)
         case _:
             assert_never(subject)
 
@@ -277,6 +316,8 @@ def _decode(kind: str, payload: Values) -> Subject:
             return execution_of(payload)
         case "position":
             return position_of(payload)
+        case "notice":
+            return Notice(**{**payload, "code": NoticeCode(payload["code"])})
         case _:
             return CashChange(**payload)
 

@@ -6,8 +6,8 @@ from datetime import datetime
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
-from trading_api.kernel.clock import to_us
-from trading_api.modules.broker.domain.account import Account
+from trading_api.kernel.clock import from_us, to_us
+from trading_api.modules.broker.domain.account import Account, TradingState
 from trading_api.modules.broker.domain.event import AccountEvent
 from trading_api.modules.broker.domain.execution import Execution
 from trading_api.modules.broker.domain.instrument import Quote
@@ -17,13 +17,24 @@ from trading_api.modules.broker.repository import rows
 from trading_api.modules.broker.tables import (
     CLOSED_STATUSES,
     IS_OPEN,
+    PLATFORM,
     account_events,
     accounts,
+    controls,
     executions,
     orders,
     positions,
 )
 from trading_api.runtime.database import Transaction
+
+_ACCOUNT = sa.select(
+    accounts,
+    # Read with the account, so that the platform's switch costs no round trip of its own.
+    sa.select(controls.c.state)
+    .where(controls.c.name == PLATFORM)
+    .scalar_subquery()
+    .label("platform_state"),
+)
 
 
 class BrokerRepository:
@@ -39,24 +50,54 @@ class BrokerRepository:
 
     async def find_account(self, transaction: Transaction, account_id: str) -> Account | None:
         """Return an account as it is, without a lock."""
-        row = await transaction.first(
-            sa.select(accounts).where(accounts.c.account_id == account_id)
-        )
+        row = await transaction.first(_ACCOUNT.where(accounts.c.account_id == account_id))
         return None if row is None else rows.account_of(row._mapping)
 
     async def lock_account(self, transaction: Transaction, account_id: str) -> Account | None:
         """Return an account and hold its lock to the end: all it does is in one order."""
         row = await transaction.first(
-            sa.select(accounts).where(accounts.c.account_id == account_id).with_for_update()
+            _ACCOUNT.where(accounts.c.account_id == account_id).with_for_update(of=accounts)
         )
         return None if row is None else rows.account_of(row._mapping)
 
-    async def save_sequences(self, transaction: Transaction, account: Account) -> None:
-        """Store how far a locked account's events and facts have come."""
+    async def save_account(self, transaction: Transaction, account: Account) -> None:
+        """Store what changed in a locked account: its sequences, switches and leverages."""
         await transaction.execute(
             accounts.update()
             .where(accounts.c.account_id == account.account_id)
-            .values(event_sequence=account.event_sequence, fact_sequence=account.fact_sequence)
+            .values(rows.mutable_values(account))
+        )
+
+    async def find_platform_control(
+        self, transaction: Transaction
+    ) -> tuple[TradingState, str, str, datetime] | None:
+        """Return state, reason, who and when of the platform's kill switch."""
+        row = await transaction.first(sa.select(controls).where(controls.c.name == PLATFORM))
+        if row is None:
+            return None
+        return TradingState(row.state), row.reason, row.changed_by, from_us(row.changed_at_us)
+
+    async def save_platform_control(
+        self,
+        transaction: Transaction,
+        *,
+        state: TradingState,
+        reason: str,
+        changed_by: str,
+        changed_at: datetime,
+    ) -> None:
+        """Store the platform's kill switch."""
+        insert = postgresql.insert if transaction.dialect == "postgresql" else sqlite.insert
+        values = {
+            "state": state.value,
+            "reason": reason,
+            "changed_by": changed_by,
+            "changed_at_us": to_us(changed_at),
+        }
+        await transaction.execute(
+            insert(controls)
+            .values(name=PLATFORM, **values)
+            .on_conflict_do_update(index_elements=["name"], set_=values)
         )
 
     async def list_accounts(self, transaction: Transaction, user_id: str) -> list[Account]:
@@ -116,6 +157,20 @@ class BrokerRepository:
     ) -> list[Order]:
         """Return an account's open orders, oldest first."""
         condition: sa.ColumnElement[bool] = sa.and_(orders.c.account_id == account_id, IS_OPEN)
+        if symbol is not None:
+            condition = sa.and_(condition, orders.c.symbol == symbol)
+        found = await transaction.all(
+            sa.select(orders).where(condition).order_by(orders.c.order_id)
+        )
+        return [rows.order_of(row._mapping) for row in found]
+
+    async def list_live_orders(
+        self, transaction: Transaction, account_id: str, *, symbol: str | None = None
+    ) -> list[Order]:
+        """Return an account's orders that aren't closed, held legs too, oldest first."""
+        condition = sa.and_(
+            orders.c.account_id == account_id, orders.c.status.not_in(CLOSED_STATUSES)
+        )
         if symbol is not None:
             condition = sa.and_(condition, orders.c.symbol == symbol)
         found = await transaction.all(
@@ -301,6 +356,48 @@ class BrokerRepository:
             await transaction.execute(
                 account_events.insert(), [rows.event_values(event) for event in events]
             )
+
+    async def list_notices(
+        self, transaction: Transaction, account_id: str, *, limit: int
+    ) -> list[AccountEvent]:
+        """Return an account's newest notices, newest first."""
+        found = await transaction.all(
+            sa.select(account_events)
+            .where(account_events.c.account_id == account_id, account_events.c.kind == "notice")
+            .order_by(account_events.c.sequence.desc())
+            .limit(limit)
+        )
+        return [rows.event_of(row._mapping) for row in found]
+
+    async def list_accounts_with_old_events(
+        self, transaction: Transaction, *, before: datetime, limit: int
+    ) -> list[tuple[str, int]]:
+        """Return (account id, number) of accounts with events from before an instant.
+
+        The number is that of the last event to go: numbers go without a gap, whatever a clock
+        that jumped wrote beside them.
+        """
+        old = account_events.c.occurred_at_us < to_us(before)
+        found = await transaction.all(
+            sa.select(
+                account_events.c.account_id,
+                sa.func.max(account_events.c.sequence).label("upto"),
+            )
+            .where(old)
+            .group_by(account_events.c.account_id)
+            .order_by(account_events.c.account_id)
+            .limit(limit)
+        )
+        return [(row.account_id, row.upto) for row in found]
+
+    async def delete_events(self, transaction: Transaction, account_id: str, *, upto: int) -> int:
+        """Delete an account's events up to a number; return how many."""
+        result = await transaction.execute(
+            account_events.delete().where(
+                account_events.c.account_id == account_id, account_events.c.sequence <= upto
+            )
+        )
+        return result.rowcount
 
     async def list_events(
         self, transaction: Transaction, account_id: str, *, after: int, limit: int

@@ -8,7 +8,11 @@ from trading_api.modules.broker.schemas.accounts import (
     AccountRequest,
     AccountView,
     CashView,
+    ConnectionView,
+    ControlRequest,
+    ControlView,
     EventView,
+    NoticeView,
     StateView,
     show,
 )
@@ -16,6 +20,12 @@ from trading_api.modules.broker.schemas.instruments import (
     InstrumentView,
     QuantityRules,
     QuoteView,
+)
+from trading_api.modules.broker.schemas.leverage import (
+    LeverageInfoView,
+    LeveragePreviewView,
+    LeverageRequest,
+    LeverageView,
 )
 from trading_api.modules.broker.schemas.orders import (
     CurrentQuotes,
@@ -53,6 +63,9 @@ __all__ = [
     "AccountView",
     "CashView",
     "ClientOrderId",
+    "ConnectionView",
+    "ControlRequest",
+    "ControlView",
     "CurrentQuotes",
     "DoneView",
     "DurationRequest",
@@ -61,7 +74,12 @@ __all__ = [
     "EventView",
     "ExecutionView",
     "InstrumentView",
+    "LeverageInfoView",
+    "LeveragePreviewView",
+    "LeverageRequest",
+    "LeverageView",
     "MessageView",
+    "NoticeView",
     "OrderPatch",
     "OrderRequest",
     "OrderView",

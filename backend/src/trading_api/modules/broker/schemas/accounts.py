@@ -1,7 +1,8 @@
 """Accounts, their worth and their events on the wire."""
 
+from datetime import datetime
 from decimal import Decimal
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import (
     Field,
@@ -9,8 +10,8 @@ from pydantic import (
 )
 
 from trading_api.kernel.values import decimal_of
-from trading_api.modules.broker.domain.account import Account
-from trading_api.modules.broker.domain.event import AccountEvent, CashChange
+from trading_api.modules.broker.domain.account import Account, PositionMode, TradingState
+from trading_api.modules.broker.domain.event import AccountEvent, CashChange, Notice, NoticeCode
 from trading_api.modules.broker.domain.execution import Execution
 from trading_api.modules.broker.domain.order import (
     Order,
@@ -27,7 +28,8 @@ from trading_api.modules.broker.schemas.wire import (
     money_of,
     ms_of,
 )
-from trading_api.modules.broker.service.reports import AccountReport
+from trading_api.modules.broker.service.controls import PlatformControl
+from trading_api.modules.broker.service.reports import AccountReport, Connection
 
 
 class AccountRequest(Request):
@@ -36,6 +38,63 @@ class AccountRequest(Request):
     name: (
         Annotated[str, StringConstraints(min_length=1, max_length=64, strip_whitespace=True)] | None
     ) = None
+    currency: Annotated[str, StringConstraints(pattern=r"^[A-Z]{3}$")] = "USD"
+    position_mode: Literal["NETTING"] = Field(
+        "NETTING", description="how fills of one instrument come together"
+    )
+
+
+class ControlRequest(Request):
+    """How to turn a kill switch."""
+
+    state: TradingState = Field(
+        description="`ACTIVE`; `REDUCE_ONLY`: only closing orders; `HALTED`: only cancels"
+    )
+    reason: Annotated[
+        str, StringConstraints(min_length=1, max_length=200, strip_whitespace=True)
+    ] = Field(description="shown to the owner of an account, kept with the switch")
+
+
+class ControlView(View):
+    """The platform's kill switch."""
+
+    state: TradingState
+    reason: str | None
+    changed_by: str | None
+    change_time: Milliseconds | None
+
+    @classmethod
+    def of(cls, control: PlatformControl) -> "ControlView":
+        """Translate a kill switch."""
+        return cls.model_construct(
+            state=control.state,
+            reason=control.reason or None,
+            changed_by=control.changed_by or None,
+            change_time=None if control.changed_at is None else ms_of(control.changed_at),
+        )
+
+
+class NoticeView(View):
+    """Something the owner of an account should know: TradingView's notification, and why."""
+
+    code: NoticeCode
+    notification_type: Literal[0, 1] = Field(description="0 error, 1 success")
+    title: str
+    text: str
+    time: Milliseconds
+    numbers: dict[str, str] = Field(description="what decided it")
+
+    @classmethod
+    def of(cls, notice: Notice, at: datetime) -> "NoticeView":
+        """Translate a notice of an instant."""
+        return cls.model_construct(
+            code=notice.code,
+            notification_type=0 if notice.is_error else 1,
+            title=notice.code.value.replace("_", " ").capitalize(),
+            text=notice.text,
+            time=ms_of(at),
+            numbers=dict(notice.numbers),
+        )
 
 
 class CashView(View):
@@ -65,24 +124,51 @@ class EventView(View):
     """One event of the account's gapless sequence; it shows what its ``type`` names."""
 
     sequence: int
-    type: Literal["order", "execution", "position", "cash"]
+    type: EventKind
     time: Milliseconds
     order: OrderView | None = None
     execution: ExecutionView | None = None
     position: PositionView | None = None
     cash: CashView | None = None
+    notice: NoticeView | None = None
 
     @classmethod
     def of(cls, event: AccountEvent) -> "EventView":
         """Translate an event."""
         kind, subject = show(event)
-        shown: dict[str, Any] = dict.fromkeys(("order", "execution", "position", "cash"))
+        shown: dict[str, Any] = dict.fromkeys(get_args(EventKind))
         return cls.model_construct(
             sequence=event.sequence,
             type=kind,
             time=ms_of(event.occurred_at),
             **{**shown, kind: subject},
         )
+
+
+class ConnectionView(View):
+    """Whether the venue can trade for an account."""
+
+    status: Literal[1, 2] = Field(description="1 connected, 2 connecting: no fresh quotes")
+    account_id: str
+    trading_state: TradingState = Field(description="the stricter of account and platform")
+    message: str
+
+    @classmethod
+    def of(cls, connection: Connection) -> "ConnectionView":
+        """Translate a status."""
+        state = connection.account.effective_state
+        message = "Quotes are live" if connection.is_live else "Waiting for fresh quotes"
+        if state is not TradingState.ACTIVE:
+            message += f"; trading is {state.value.lower().replace('_', '-')}"
+        return cls.model_construct(
+            status=1 if connection.is_live else 2,
+            account_id=connection.account.account_id,
+            trading_state=state,
+            message=message,
+        )
+
+
+CURRENCY_SIGNS = {"USD": "$", "EUR": "€", "GBP": "£", "JPY": "¥", "CHF": "Fr."}
 
 
 class AccountView(View):
@@ -96,6 +182,9 @@ class AccountView(View):
     epoch: str = Field(description="changes when the event sequence starts anew")
     offset: int = Field(description="number of its newest event")
     open_time: Milliseconds
+    position_mode: PositionMode
+    trading_state: TradingState = Field(description="its kill switch, as an operator turned it")
+    starting_balance: Number = Field(description="what a reset goes back to")
 
     @classmethod
     def of(cls, account: Account) -> "AccountView":
@@ -106,10 +195,13 @@ class AccountView(View):
             name=account.name,
             type="demo" if account.book == "demo" else "live",
             currency=code,
-            currency_sign="$" if code == "USD" else code,
+            currency_sign=CURRENCY_SIGNS.get(code, code),
             epoch=account.epoch,
             offset=account.event_sequence,
             open_time=ms_of(account.opened_at),
+            position_mode=account.position_mode,
+            trading_state=account.trading_state,
+            starting_balance=money_of(account.starting_cash_minor, account.currency),
         )
 
 
@@ -169,3 +261,5 @@ def show(event: AccountEvent) -> tuple[EventKind, View]:
             return "position", PositionView.of(subject)
         case CashChange():
             return "cash", CashView.of(subject)
+        case Notice():
+            return "notice", NoticeView.of(subject, event.occurred_at)

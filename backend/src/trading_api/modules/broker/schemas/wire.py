@@ -39,7 +39,7 @@ from trading_api.runtime.http.wire import (
 TypeValue = Literal[1, 2, 3, 4]
 SideValue = Literal[1, -1]
 StatusValue = Literal[1, 2, 3, 4, 5, 6]
-EventKind = Literal["order", "execution", "position", "cash"]
+EventKind = Literal["order", "execution", "position", "cash", "notice"]
 
 TYPE_NUMBERS: Mapping[OrderType, TypeValue] = {
     OrderType.LIMIT: 1,
@@ -71,6 +71,8 @@ REASONS = {
     CloseReason.EXPIRED: "its time was over",
     CloseReason.NOTHING_TO_REDUCE: "no position left to reduce",
     CloseReason.INSUFFICIENT_MARGIN: "the account had not the margin for it any more",
+    CloseReason.STOP_OUT: "the account fell below its stop-out level",
+    CloseReason.RESET: "the account was reset",
 }
 _MILLISECOND = timedelta(milliseconds=1)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

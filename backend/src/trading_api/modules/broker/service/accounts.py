@@ -6,10 +6,15 @@ from functools import partial
 import structlog
 
 from trading_api.contracts.broker import AccountOpened
+from trading_api.kernel.errors import FieldError
 from trading_api.kernel.values import Money, currency
 from trading_api.ledger.domain import Book, EntryType
-from trading_api.modules.broker.domain.account import Account
-from trading_api.modules.broker.errors import AccountLimitError, AccountNotFoundError
+from trading_api.modules.broker.domain.account import Account, PositionMode
+from trading_api.modules.broker.errors import (
+    AccountCurrencyError,
+    AccountLimitError,
+    AccountNotFoundError,
+)
 from trading_api.modules.broker.service.desk import Books, Desk
 from trading_api.modules.broker.service.keyed import Keyed
 from trading_api.runtime.database import Database, Idempotency, Inbox, Transaction
@@ -66,7 +71,14 @@ class AccountService:
         return found
 
     async def open_account(
-        self, *, user_id: str, name: str | None, idempotency_key: str | None, now: datetime
+        self,
+        *,
+        user_id: str,
+        name: str | None,
+        currency_code: str = "USD",
+        position_mode: PositionMode = PositionMode.NETTING,
+        idempotency_key: str | None,
+        now: datetime,
     ) -> tuple[Account, bool]:
         """Open one more paper account.
 
@@ -75,9 +87,12 @@ class AccountService:
 
         Raises:
             AccountLimitError: the user has as many as one may have.
+            AccountCurrencyError: no account is kept in that currency.
         """
+        opening_cash = self._opening_cash_in(currency_code)
         await self._ensure_first(user_id, now)
-        keyed = Keyed(self._idempotency, user_id, "POST /accounts", idempotency_key, {"name": name})
+        body = {"name": name, "currency": currency_code, "positionMode": position_mode.value}
+        keyed = Keyed(self._idempotency, user_id, "POST /accounts", idempotency_key, body)
 
         async def command(transaction: Transaction) -> tuple[Account, bool]:
             first = await keyed.begin(transaction)
@@ -93,7 +108,13 @@ class AccountService:
                 )
             ordinal = present[-1].ordinal + 1
             account = await self._open(
-                transaction, user_id, ordinal, name or f"Paper {ordinal}", now
+                transaction,
+                user_id=user_id,
+                ordinal=ordinal,
+                name=name or f"Paper {ordinal}",
+                opening_cash=opening_cash,
+                position_mode=position_mode,
+                now=now,
             )
             assert account is not None, "the user's accounts are locked"
             await keyed.finish(transaction, {"account_id": account.account_id})
@@ -134,13 +155,37 @@ class AccountService:
         repository = self._books.repository
         found = await repository.list_accounts(transaction, user_id)
         if not found:
-            opened = await self._open(transaction, user_id, 1, "Paper", now)
+            opened = await self._open(
+                transaction,
+                user_id=user_id,
+                ordinal=1,
+                name="Paper",
+                opening_cash=self._opening_cash,
+                position_mode=PositionMode.NETTING,
+                now=now,
+            )
             # None: somebody opened it between our read and our write; theirs is committed now.
             found = [opened] if opened else await repository.list_accounts(transaction, user_id)
         return found[0]
 
+    def _opening_cash_in(self, code: str) -> Money:
+        if code != self._opening_cash.currency.code:
+            message = f"accounts are kept in {self._opening_cash.currency.code}"
+            raise AccountCurrencyError(
+                f"currency: {message}", errors=[FieldError("currency", "unsupported", message)]
+            )
+        return self._opening_cash
+
     async def _open(
-        self, transaction: Transaction, user_id: str, ordinal: int, name: str, now: datetime
+        self,
+        transaction: Transaction,
+        *,
+        user_id: str,
+        ordinal: int,
+        name: str,
+        opening_cash: Money,
+        position_mode: PositionMode,
+        now: datetime,
     ) -> Account | None:
         books = self._books
         account = Account(
@@ -149,11 +194,13 @@ class AccountService:
             ordinal=ordinal,
             name=name,
             book=Book.DEMO.value,
-            currency=self._opening_cash.currency,
+            currency=opening_cash.currency,
             epoch=books.ids.new("epo"),
             event_sequence=0,
             fact_sequence=0,
             opened_at=now,
+            starting_cash_minor=opening_cash.minor,
+            position_mode=position_mode,
         )
         if not await books.repository.add_account(transaction, account):
             return None
@@ -163,7 +210,7 @@ class AccountService:
             f"opening_{account.account_id}",
             EntryType.DEPOSIT,
             against=desk.house.external,
-            change_minor=self._opening_cash.minor,
+            change_minor=opening_cash.minor,
             reference=account.account_id,
             description="Opening balance of a paper account",
         )
@@ -173,7 +220,7 @@ class AccountService:
                 user_id=user_id,
                 book=account.book,
                 currency=account.currency.code,
-                opening_cash=self._opening_cash.to_decimal(),
+                opening_cash=opening_cash.to_decimal(),
             )
         )
         await desk.close()

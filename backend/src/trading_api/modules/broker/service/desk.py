@@ -296,7 +296,7 @@ class Desk:
         for symbol in sorted(self._touched):
             await repository.save_position(transaction, self.positions[symbol])
         await repository.add_events(transaction, self._events)
-        await repository.save_sequences(transaction, self.account)
+        await repository.save_account(transaction, self.account)
         if self._events:
             stream, sequence = stream_of(self.account.account_id), self.account.event_sequence
             transaction.after_commit(partial(self.books.wake, stream, sequence))

@@ -10,6 +10,7 @@ from trading_api.modules.broker.domain.instrument import Quote
 from trading_api.modules.broker.domain.margin import compute_reservation
 from trading_api.modules.broker.domain.matching import Liquidity, match
 from trading_api.modules.broker.domain.order import CloseReason, Order, TimeInForce
+from trading_api.modules.broker.domain.risk import may_fill
 from trading_api.modules.broker.ports import QuoteSource
 from trading_api.modules.broker.repository import BrokerRepository
 from trading_api.modules.broker.service.desk import Books, Desk
@@ -175,7 +176,11 @@ class MatchingService:
         if order.expires_at is not None and order.expires_at <= desk.now:
             changed = order.expire(desk.now)
             await desk.tell_order(changed)
-        elif quote is None or quote.sequence <= order.quote_sequence:
+        elif (
+            quote is None
+            or quote.sequence <= order.quote_sequence
+            or not may_fill(desk.account, order, desk.positions[order.symbol])
+        ):
             return False
         else:
             changed = await self._meet(desk, order, quote)

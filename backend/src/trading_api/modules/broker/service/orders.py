@@ -251,6 +251,7 @@ class OrderService:
                 )
                 if each.order_id != order_id
             ]
+            self._risk.ensure_allowed(desk, changed, others, quote, is_new=False)
             await self._risk.ensure_carried(desk, order.symbol, [*others, changed])
             await self._books.repository.save_order(transaction, changed)
             await desk.tell_order(changed, is_modified=True)
@@ -319,6 +320,7 @@ class OrderService:
             try:
                 self._ensure_fresh(order, quote, now)
                 _ensure_reduces(order, position, open_orders)
+                self._risk.ensure_allowed(desk, order, open_orders, quote, is_new=True)
                 await self._risk.ensure_carried(desk, order.symbol, [*open_orders, order])
             except TradingError as refusal:
                 error = refusal
@@ -397,6 +399,7 @@ class OrderService:
             transaction, order.account_id, symbol=order.symbol
         )
         _ensure_reduces(order, position, others)
+        self._risk.ensure_allowed(desk, order, others, quote, is_new=True)
         await self._risk.ensure_carried(desk, order.symbol, [*others, order])
         await desk.tell_order(order)
         found = match(order, quote) if _meets_newest(order) and quote.is_fresh(now) else None

@@ -12,6 +12,7 @@ from trading_api.modules.broker.domain.order import Order, day_end
 from trading_api.modules.broker.domain.position import Position
 from trading_api.modules.broker.errors import (
     AccountNotFoundError,
+    EventsGoneError,
     InstrumentNotFoundError,
     OrderNotFoundError,
 )
@@ -49,6 +50,18 @@ class Listing:
     executions: tuple[Execution, ...] = ()
     positions: tuple[Position, ...] = ()
     quotes: Mapping[str, Quote] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """Whether the venue can trade for an account.
+
+    Attributes:
+        is_live: whether any instrument has a fresh quote.
+    """
+
+    account: Account
+    is_live: bool
 
 
 class ReportService:
@@ -206,14 +219,40 @@ class ReportService:
     async def list_events(
         self, *, user_id: str, account_id: str, since: int, limit: int, now: datetime
     ) -> tuple[Account, list[AccountEvent]]:
-        """Return an account's events behind a number, oldest first, and the account as it is."""
+        """Return an account's events behind a number, oldest first, and the account as it is.
+
+        Raises:
+            EventsGoneError: some of them are older than what is kept.
+        """
         account_id = await self._accounts.resolve(user_id=user_id, account_id=account_id, now=now)
         async with self._database.snapshot() as snapshot:
             account = await self._get(snapshot, account_id)
             found = await self._books.repository.list_events(
                 snapshot, account_id, after=since, limit=limit
             )
+        first = found[0].sequence if found else account.event_sequence + 1
+        if first > since + 1:
+            raise EventsGoneError(
+                "events behind this number are kept no longer; read the account's state anew",
+                oldest=first,
+            )
         return account, found
+
+    async def list_notices(
+        self, *, user_id: str, account_id: str, limit: int, now: datetime
+    ) -> tuple[Account, list[AccountEvent]]:
+        """Return an account's newest notices, newest first, and the account as it is."""
+        account_id = await self._accounts.resolve(user_id=user_id, account_id=account_id, now=now)
+        async with self._database.snapshot() as snapshot:
+            account = await self._get(snapshot, account_id)
+            found = await self._books.repository.list_notices(snapshot, account_id, limit=limit)
+        return account, found
+
+    async def get_connection(self, *, account_id: str) -> Connection:
+        """Return whether the venue can trade for an account, whoever asks."""
+        async with self._database.snapshot() as snapshot:
+            account = await self._get(snapshot, account_id)
+        return Connection(account, self._quotes.is_live)
 
     async def read_stream(self, *, account_id: str, after: int, limit: int) -> list[AccountEvent]:
         """Return events for the sockets' hub, which has checked who listens."""

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
+from trading_api.kernel.clock import to_us
 from trading_api.kernel.errors import FieldError
 from trading_api.kernel.values import decimal_of
 from trading_api.modules.broker.domain.account import Valuation, compute_valuation
@@ -10,6 +11,16 @@ from trading_api.modules.broker.domain.instrument import Instrument, Policy, Quo
 from trading_api.modules.broker.domain.margin import compute_reservation, is_countable
 from trading_api.modules.broker.domain.order import Order
 from trading_api.modules.broker.domain.position import Position
+from trading_api.modules.broker.domain.risk import (
+    Exposure,
+    compute_worst_value,
+    ensure_exposure,
+    ensure_may_trade,
+    ensure_order_count,
+    ensure_price_band,
+    is_closing,
+    take_turn,
+)
 from trading_api.modules.broker.errors import InsufficientMarginError, OrderInvalidError
 from trading_api.modules.broker.ports import QuoteSource
 from trading_api.modules.broker.service.desk import Desk
@@ -25,7 +36,8 @@ class RiskGate:
     def position_of(self, desk: Desk, instrument: Instrument) -> Position:
         """Return the desk's position in an instrument, a flat one on today's terms if need be."""
         position = desk.positions.get(instrument.symbol)
-        terms = self._policy.terms_of(instrument, desk.account.currency)
+        account = desk.account
+        terms = self._policy.terms_of(instrument, account.currency, account.leverages)
         if position is None:
             position = Position(desk.account.account_id, terms, desk.now)
         elif position.is_flat and not position.reserved_minor:
@@ -33,6 +45,43 @@ class RiskGate:
             position = replace(position, terms=terms)
         desk.positions[instrument.symbol] = position
         return position
+
+    def ensure_allowed(
+        self, desk: Desk, order: Order, others: Sequence[Order], quote: Quote, *, is_new: bool
+    ) -> None:
+        """Refuse what the kill switches, the price band, the limits or the order rate forbid.
+
+        A new order takes its turn of the account's rate; what closes is bound by the kill switch
+        "halted" and the rate alone.
+
+        Args:
+            others: the other open orders of its instrument.
+
+        Raises:
+            TradingHaltedError, TradingReduceOnlyError: a kill switch.
+            PriceBandError: a price is too far from the market.
+            OpenOrdersLimitError, PositionLimitError, ExposureLimitError: too much of it.
+            OrderRateError: too many at once.
+        """
+        limits, position = self._policy.limits, desk.positions[order.symbol]
+        closes = is_closing(order, position, others)
+        ensure_may_trade(desk.account, closes=closes)
+        ensure_price_band(order, quote, limits)
+        if not closes:
+            if is_new:
+                ensure_order_count(others, limits)
+            exposure = Exposure(
+                compute_worst_value(position, [*others, order]),
+                sum(
+                    compute_worst_value(each, ())
+                    for each in desk.positions.values()
+                    if each.symbol != order.symbol
+                ),
+            )
+            ensure_exposure(exposure, desk.account.currency, limits)
+        if is_new:
+            pace_us = take_turn(desk.account.pace_us, to_us(desk.now), limits)
+            desk.account = replace(desk.account, pace_us=pace_us)
 
     async def ensure_carried(self, desk: Desk, symbol: str, orders: Sequence[Order]) -> None:
         """Refuse orders that need more than is available; those that only close need nothing."""

@@ -154,6 +154,7 @@ class FakeMarket:
         self.quotes: dict[str, Quote] = {}
         self.refreshed: list[set[str]] = []
         self.is_pushed = True
+        self.is_live = True
         self._callbacks: list[Callable[[Quote], None]] = []
 
     def quote(self, bid: str, ask: str, symbol: str = AAPL) -> Quote:

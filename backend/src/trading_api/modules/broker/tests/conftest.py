@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -12,7 +12,7 @@ from trading_api.kernel.clock import Clock
 from trading_api.kernel.ids import UuidV7Ids
 from trading_api.ledger.engine import Ledger
 from trading_api.modules.broker import tables
-from trading_api.modules.broker.domain.instrument import Quote
+from trading_api.modules.broker.domain.instrument import Policy, Quote
 from trading_api.modules.broker.domain.order import Order, OrderTicket
 from trading_api.modules.broker.domain.position import Position
 from trading_api.modules.broker.repository import BrokerRepository
@@ -22,9 +22,13 @@ from trading_api.modules.broker.service import (
     OrderService,
     ReportService,
 )
+from trading_api.modules.broker.service.controls import ControlService
 from trading_api.modules.broker.service.desk import Books
+from trading_api.modules.broker.service.leverage import LeverageService
 from trading_api.modules.broker.service.orders import Placed
 from trading_api.modules.broker.service.reports import AccountReport
+from trading_api.modules.broker.service.resets import ResetService
+from trading_api.modules.broker.service.retention import RetentionService
 from trading_api.modules.broker.service.risk import RiskGate
 from trading_api.modules.broker.tests.builders import POLICY, FakeInstruments, FakeMarket
 from trading_api.runtime.database import Database, Idempotency, Inbox, Lease, Leases, Outbox
@@ -55,6 +59,11 @@ class Venue:
     orders: OrderService
     matching: MatchingService
     reports: ReportService
+    leverage: LeverageService
+    resets: ResetService
+    controls: ControlService
+    retention: RetentionService
+    renewed: list[str]
     leases: Leases
     wakes: list[tuple[str, int]]
     user_id: str = USER
@@ -130,9 +139,11 @@ def build_venue(
     market: FakeMarket,
     *,
     repository: BrokerRepository | None = None,
+    policy: Policy = POLICY,
 ) -> Venue:
     ids = UuidV7Ids()
     wakes: list[tuple[str, int]] = []
+    renewed: list[str] = []
     books = Books(
         repository=repository or BrokerRepository(),
         ledger=Ledger(tables.ledger),
@@ -151,7 +162,7 @@ def build_venue(
         per_user_max=3,
     )
     instruments = FakeInstruments()
-    risk = RiskGate(quotes=market, policy=POLICY)
+    risk = RiskGate(quotes=market, policy=policy)
     return Venue(
         database=database,
         clock=clock,
@@ -164,7 +175,7 @@ def build_venue(
             idempotency=idempotency,
             quotes=market,
             instruments=instruments,
-            policy=POLICY,
+            policy=policy,
             risk=risk,
         ),
         matching=MatchingService(
@@ -176,8 +187,29 @@ def build_venue(
             accounts=accounts,
             quotes=market,
             instruments=instruments,
-            policy=POLICY,
+            policy=policy,
         ),
+        leverage=LeverageService(
+            database=database,
+            books=books,
+            accounts=accounts,
+            quotes=market,
+            instruments=instruments,
+            policy=policy,
+        ),
+        resets=ResetService(
+            database=database,
+            books=books,
+            accounts=accounts,
+            idempotency=idempotency,
+            quotes=market,
+            renew=renewed.append,
+        ),
+        controls=ControlService(database=database, books=books),
+        retention=RetentionService(
+            database=database, books=books, leases=leases, keep_events=timedelta(days=30)
+        ),
+        renewed=renewed,
         leases=leases,
         wakes=wakes,
     )

@@ -30,17 +30,22 @@ async def make_client(
         accounts=venue.accounts,
         orders=venue.orders,
         reports=venue.reports,
+        leverage=venue.leverage,
+        resets=venue.resets,
+        controls=venue.controls,
         clock=clock,
         cursors=Cursors(b"secret", purpose="broker.lists"),
     )
 
     def make(
-        user_id: str | None = "usr_trader", scopes: tuple[str, ...] = SCOPES
+        user_id: str | None = "usr_trader",
+        scopes: tuple[str, ...] = SCOPES,
+        roles: tuple[str, ...] = (),
     ) -> httpx.AsyncClient:
         token = (
             None
             if user_id is None
-            else access_token(settings, clock, user_id=user_id, scopes=scopes)
+            else access_token(settings, clock, user_id=user_id, scopes=scopes, roles=roles)
         )
         clients.append(
             client_of(router, prefix=PREFIX, settings=settings, clock=clock, token=token)

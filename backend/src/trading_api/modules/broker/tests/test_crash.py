@@ -19,7 +19,7 @@ from trading_api.runtime.database import Database
 from trading_api.testkit.clocks import FixedClock
 
 ACKNOWLEDGED_BEFORE_KILL = 25
-STEPS = ("add_order", "add_execution", "save_position", "add_events", "save_sequences")
+STEPS = ("add_order", "add_execution", "save_position", "add_events", "save_account")
 
 
 class BreakingRepository(BrokerRepository):

@@ -141,7 +141,14 @@ async def test_channels_show_one_sequence_and_start_where_their_state_ends(venue
             accounts=venue.accounts, reports=venue.reports, clock=venue.clock
         )
     }
-    assert set(channels) == {"orders", "positions", "executions", "equity"}
+    assert set(channels) == {
+        "orders",
+        "positions",
+        "executions",
+        "equity",
+        "notifications",
+        "broker-connection",
+    }
     account_id = (await venue.state()).account.account_id
     params = AccountParameters(accountId=account_id)
     orders = channels["orders"]

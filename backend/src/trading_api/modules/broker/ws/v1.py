@@ -1,7 +1,8 @@
 """Broker channels v1, all of one account named by ``accountId``.
 
-``orders``, ``positions`` and ``executions`` are views of the account's one gapless event sequence;
-``equity`` shows what the account is worth, newest wins, without an offset.
+``orders``, ``positions``, ``executions`` and ``notifications`` are views of the account's one
+gapless event sequence; ``equity`` shows what the account is worth and ``broker-connection`` whether
+it can trade, newest wins, without an offset.
 """
 
 from collections.abc import Sequence
@@ -12,7 +13,9 @@ from pydantic import BaseModel, Field
 from trading_api.kernel.clock import Clock
 from trading_api.kernel.errors import PermissionDeniedError
 from trading_api.modules.broker.schemas import (
+    ConnectionView,
     ExecutionView,
+    NoticeView,
     OrderView,
     PositionView,
     StateView,
@@ -32,7 +35,19 @@ SNAPSHOT_EXECUTIONS = 200
 EQUITY_FEED = "equity:"
 """Feeds of ``equity`` begin with this; the account's id follows."""
 
-_ROUTES = {"order": "orders", "execution": "executions", "position": "positions", "cash": "cash"}
+SNAPSHOT_NOTICES = 50
+"""Newest notices that a subscriber of ``notifications`` starts with."""
+
+CONNECTION_FEED = "connection:"
+"""Feeds of ``broker-connection`` begin with this; the account's id follows."""
+
+_ROUTES = {
+    "order": "orders",
+    "execution": "executions",
+    "position": "positions",
+    "cash": "cash",
+    "notice": "notifications",
+}
 """Channel by kind of event; cash has none, its events show in the numbers of the others."""
 
 
@@ -144,13 +159,56 @@ class EquityChannel(_Authorized, PriceChannel[AccountParameters]):
         return [fragment(StateView.of(report))]
 
 
+class NotificationsChannel(_AccountChannel):
+    """What the owner should know: margin calls, stop-outs, switches, resets."""
+
+    route: ClassVar[str] = "notifications"
+    update: ClassVar[type[BaseModel]] = NoticeView
+
+    async def snapshot(self, principal: Principal, params: AccountParameters) -> Snapshot:
+        """Return the newest notices, newest first."""
+        account, events = await self._reports.list_notices(
+            user_id=principal.user_id,
+            account_id=params.accountId,
+            limit=SNAPSHOT_NOTICES,
+            now=self._clock.now(),
+        )
+        views = [show(each)[1] for each in events]
+        return Snapshot(fragment(views), account.epoch, account.event_sequence)
+
+
+class ConnectionChannel(_Authorized, PriceChannel[AccountParameters]):
+    """Whether the venue can trade for the account: TradingView's ConnectionStatus, and why."""
+
+    route: ClassVar[str] = "broker-connection"
+    update: ClassVar[type[BaseModel]] = ConnectionView
+
+    def feeds(self, params: AccountParameters) -> Sequence[str]:
+        """Return the account's feed."""
+        return [CONNECTION_FEED + params.accountId]
+
+    async def snapshot(
+        self, principal: Principal | None, params: AccountParameters
+    ) -> Sequence[Any]:
+        """Return the present status."""
+        connection = await self._reports.get_connection(account_id=params.accountId)
+        return [fragment(ConnectionView.of(connection))]
+
+
 def build_channels(
     *, accounts: AccountService, reports: ReportService, clock: Clock
 ) -> Sequence[Channel[Any]]:
     """Declare the channels of v1."""
     return [
         channel(accounts, reports, clock)
-        for channel in (OrdersChannel, PositionsChannel, ExecutionsChannel, EquityChannel)
+        for channel in (
+            OrdersChannel,
+            PositionsChannel,
+            ExecutionsChannel,
+            EquityChannel,
+            NotificationsChannel,
+            ConnectionChannel,
+        )
     ]
 
 

@@ -22,9 +22,12 @@ from trading_api.modules.broker.api.v1.parts import (
     replayed,
     user_of,
 )
+from trading_api.modules.broker.domain.account import PositionMode
 from trading_api.modules.broker.errors import (
+    AccountCurrencyError,
     AccountLimitError,
     AccountNotFoundError,
+    EventsGoneError,
 )
 from trading_api.modules.broker.schemas import (
     AccountRequest,
@@ -70,7 +73,12 @@ def add_accounts(
         status_code=201,
         summary="Open a further paper account",
         response_model=AccountView,
-        errors=[AccountLimitError, IdempotencyKeyReusedError, RequestInProgressError],
+        errors=[
+            AccountCurrencyError,
+            AccountLimitError,
+            IdempotencyKeyReusedError,
+            RequestInProgressError,
+        ],
     )
     async def open_account(
         request: AccountRequest,
@@ -80,6 +88,8 @@ def add_accounts(
         account, is_replay = await accounts.open_account(
             user_id=user_of(principal),
             name=request.name,
+            currency_code=request.currency,
+            position_mode=PositionMode(request.position_mode),
             idempotency_key=idempotency_key,
             now=clock.now(),
         )
@@ -105,7 +115,7 @@ def add_accounts(
         summary="The account's gapless events behind a number, oldest first",
         response_model=list[EventView],
         responses=OFFSETS,
-        errors=[AccountNotFoundError],
+        errors=[AccountNotFoundError, EventsGoneError],
     )
     async def list_events(
         account_id: AccountIdText,

@@ -17,13 +17,20 @@ from trading_api.modules.broker.domain.account import Account
 from trading_api.modules.broker.errors import (
     AccountNotFoundError,
     ClientOrderIdReusedError,
+    ExposureLimitError,
     InstrumentNotTradableError,
     InstrumentUnknownError,
     InsufficientMarginError,
     MarketUnavailableError,
+    OpenOrdersLimitError,
     OrderInvalidError,
+    OrderRateError,
+    PositionLimitError,
+    PriceBandError,
     ReduceOnlyError,
     StaleQuoteError,
+    TradingHaltedError,
+    TradingReduceOnlyError,
 )
 from trading_api.modules.broker.schemas import (
     encode,
@@ -71,15 +78,22 @@ TRADE = Access.scope("broker:trade")
 ORDER_ERRORS = (
     AccountNotFoundError,
     ClientOrderIdReusedError,
+    ExposureLimitError,
     IdempotencyKeyReusedError,
     InstrumentNotTradableError,
     InstrumentUnknownError,
     InsufficientMarginError,
     MarketUnavailableError,
+    OpenOrdersLimitError,
     OrderInvalidError,
+    OrderRateError,
+    PositionLimitError,
+    PriceBandError,
     ReduceOnlyError,
     RequestInProgressError,
     StaleQuoteError,
+    TradingHaltedError,
+    TradingReduceOnlyError,
 )
 REPLAYED: dict[int | str, dict[str, Any]] = {
     200: {

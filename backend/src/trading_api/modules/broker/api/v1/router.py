@@ -7,6 +7,7 @@ from starlette.responses import Response
 
 from trading_api.kernel.clock import Clock
 from trading_api.modules.broker.api.v1.accounts import add_accounts
+from trading_api.modules.broker.api.v1.controls import add_controls, add_leverage, add_resets
 from trading_api.modules.broker.api.v1.orders import add_orders
 from trading_api.modules.broker.api.v1.parts import READ, json_of
 from trading_api.modules.broker.api.v1.positions import add_positions
@@ -19,6 +20,9 @@ from trading_api.modules.broker.schemas import (
     InstrumentView,
 )
 from trading_api.modules.broker.service import AccountService, OrderService, ReportService
+from trading_api.modules.broker.service.controls import ControlService
+from trading_api.modules.broker.service.leverage import LeverageService
+from trading_api.modules.broker.service.resets import ResetService
 from trading_api.runtime.http import ModuleRouter
 from trading_api.runtime.http.cursors import Cursors
 from trading_api.runtime.http.wire import Symbol
@@ -29,6 +33,9 @@ def build_router(
     accounts: AccountService,
     orders: OrderService,
     reports: ReportService,
+    leverage: LeverageService,
+    resets: ResetService,
+    controls: ControlService,
     clock: Clock,
     cursors: Cursors,
 ) -> ModuleRouter:
@@ -37,6 +44,9 @@ def build_router(
     add_orders(router, orders, reports, clock, cursors)
     add_positions(router, orders, reports, clock, cursors)
     add_accounts(router, accounts, reports, clock)
+    add_leverage(router, leverage, clock)
+    add_resets(router, resets, clock)
+    add_controls(router, controls, clock)
 
     @router.get(
         "/instruments/{symbol}",

@@ -147,11 +147,16 @@ def program(arguments: Sequence[str], environ: dict[str, str], ready: Path) -> I
 
 
 def uvicorn(app: str, socket_path: Path) -> list[str]:
-    """Return the command that serves an ASGI app as production does."""
+    """Return the command that serves an ASGI app with uvicorn's own protocol."""
     return [
         sys.executable, "-m", "uvicorn", app, "--uds", str(socket_path), "--loop", "uvloop",
         "--http", "httptools", "--no-access-log", "--log-level", "warning",
     ]  # fmt: skip
+
+
+def served(modules: str, socket_path: Path) -> list[str]:
+    """Return the command that serves modules as production does."""
+    return [sys.executable, "-m", "trading_api", "serve", modules, "--socket", str(socket_path)]
 
 
 @contextlib.asynccontextmanager

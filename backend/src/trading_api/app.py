@@ -4,6 +4,7 @@ Nothing in a module knows whether it shares its process. The manager serves one 
 process; ``make dev`` serves them all in one.
 """
 
+import gc
 import os
 import socket
 import time
@@ -31,10 +32,16 @@ from trading_api.runtime.facts import facts_router
 from trading_api.runtime.http.access import Access
 from trading_api.runtime.http.dispatch import Dispatch
 from trading_api.runtime.http.documents import openapi_of, redoc_page, swagger_page
-from trading_api.runtime.http.edge import Edge
+from trading_api.runtime.http.edge import API_HEADERS, Edge
+from trading_api.runtime.http.express import Express, ExpressLane
 from trading_api.runtime.http.health import Readiness, health_router
 from trading_api.runtime.http.problems import ErrorShape
-from trading_api.runtime.http.routing import Handler, ModuleRouter, add_routes
+from trading_api.runtime.http.routing import (
+    Handler,
+    ModuleRouter,
+    add_routes,
+    express_routes,
+)
 from trading_api.runtime.http.socket_page import asyncapi_page
 from trading_api.runtime.identity import Identity, ServiceTokens
 from trading_api.runtime.module import (
@@ -113,6 +120,8 @@ class ProcessApp:
         self._environ = environ
         self._ids = ids
         self._hot: dict[tuple[str, str], Handler] = {}
+        self.limiter = RateLimiter(bus=self.bus, clock=clock, rates=rates_of(settings))
+        self.express_lane = self._make_express_lane()
         self._shapes: dict[str, ErrorShape] = {}
         self._prefixes: dict[str, FastAPI] = {}
         self._is_started = False
@@ -123,15 +132,14 @@ class ProcessApp:
         self._runner = TaskRunner([announcing, watching], leases=None, clock=clock)
         self.hosted = {name: self._host(module) for name, module in modules.items()}
         self.peers.add_local(tuple(modules), self)
-        self._http = self._with_cors(
-            Edge(
-                Dispatch(self._prefixes, self._hot),
-                identity=self.identity,
-                ids=ids,
-                error_shapes=self._shapes,
-                limiter=RateLimiter(bus=self.bus, clock=clock, rates=rates_of(settings)),
-            )
+        edge = Edge(
+            Dispatch(self._prefixes, self._hot),
+            identity=self.identity,
+            ids=ids,
+            error_shapes=self._shapes,
+            limiter=self.limiter,
         )
+        self._http = Express(self._with_cors(edge), self.express_lane)
         self._sockets = {
             f"{API_PREFIX}/{version}/{name}/ws": endpoint
             for name, hosted in self.hosted.items()
@@ -361,6 +369,7 @@ class ProcessApp:
 
     def _add(self, app: FastAPI, router: ModuleRouter, prefix: str) -> None:
         self._hot |= add_routes(app, router, prefix=prefix)
+        self.express_lane.add(express_routes(router, prefix=prefix))
         for inner, shape in router.error_shapes.items():
             self._shapes[prefix + inner] = shape
 
@@ -434,6 +443,9 @@ class ProcessApp:
             log.error("process_failed_to_start", error=str(error), exc_info=error)
             await send({"type": "lifespan.startup.failed", "message": str(error)})
             return
+        # What was made up to here stays for good; the collector needn't look through it again.
+        gc.collect()
+        gc.freeze()
         await send({"type": "lifespan.startup.complete"})
         assert (await receive())["type"] == "lifespan.shutdown"
         await self.stop()
@@ -462,6 +474,13 @@ class ProcessApp:
                 "X-Next-Cursor",
                 "X-Request-ID",
             ],
+        )
+
+    def _make_express_lane(self) -> ExpressLane:
+        # As the CORS middleware does, so that no cache mixes answers to different origins.
+        vary = ((b"vary", b"Origin"),) if self._settings.allowed_origins else ()
+        return ExpressLane(
+            identity=self.identity, headers=(*API_HEADERS, *vary), limiter=self.limiter
         )
 
     async def _ensure_bus(self) -> None:

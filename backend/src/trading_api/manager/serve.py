@@ -139,7 +139,7 @@ def server_settings(socket: Path | None) -> dict[str, Any]:
     """Return uvicorn's settings, the same for every way to serve."""
     return {
         "loop": "uvloop",
-        "http": "httptools",
+        "http": "trading_api.runtime.http.protocol:ExpressProtocol",
         "ws": "trading_api.runtime.ws.protocol:RawFrameProtocol",
         "ws_max_size": _WS_MESSAGE_BYTES_MAX,
         "ws_ping_interval": _WS_PING_SECONDS,

@@ -119,6 +119,7 @@ class Identity:
         self._token_seconds_max = access_token_seconds_max(settings)
         secure = settings.uses_secure_cookies
         self.access_cookie = "__Host-access_token" if secure else "access_token"
+        self._access_cookie_name = self.access_cookie.encode("ascii")
 
     @property
     def clock(self) -> Clock:
@@ -168,10 +169,7 @@ class Identity:
         """
         if not token or len(token) > TOKEN_LENGTH_MAX:
             raise TokenInvalidError("the token is not accepted")
-        if self._file_keys.is_changed() or self._service_keys.is_changed():
-            self._cache.clear()
-        digest = hashlib.blake2b(token.encode("utf-8", "replace"), digest_size=32).digest()
-        cached = self._cache.get(digest)
+        digest, cached = self._find_cached(token.encode("utf-8", "replace"))
         now_seconds = int(self._clock.now().timestamp())
         if cached is None:
             cached = await self._verify_signature(token, carrier)
@@ -192,6 +190,55 @@ class Identity:
         if principal.carrier not in (carrier, "service"):
             return _carried(principal, carrier)
         return principal
+
+    def find_verified(self, headers: Mapping[bytes, bytes]) -> Principal | None:
+        """Return the principal of a credential that was verified before and still holds.
+
+        For safe methods alone, since it looks at no origin. Asks nobody and refuses nothing: None
+        says that ``authenticate`` has to tell.
+
+        Args:
+            headers: of a request that sent none twice.
+        """
+        authorization, cookie = headers.get(b"authorization"), headers.get(b"cookie")
+        if b"x-api-key" in headers or len(authorization or cookie or b"") > TOKEN_LENGTH_MAX:
+            return None
+        carrier: Carrier = "bearer"
+        if authorization is not None:
+            if authorization[:7] != b"Bearer " or self._names_access_cookie(cookie):
+                return None
+            token = authorization[7:]
+        else:
+            carrier, token = "cookie", self._only_access_cookie(cookie)
+        _, cached = self._find_cached(token)
+        if cached is None:
+            return None
+        principal, key_retires_at = cached
+        now_seconds = int(self._clock.now().timestamp())
+        if principal.expires_at_seconds <= now_seconds or key_retires_at <= now_seconds:
+            return None
+        if principal.session_id in self._revoked or principal.carrier == "service":
+            return None
+        return principal if principal.carrier == carrier else _carried(principal, carrier)
+
+    def _find_cached(self, token: bytes) -> tuple[bytes, tuple[Principal, int] | None]:
+        # The cache keeps digests, so that memory holds no token longer than its request.
+        now = self._clock.monotonic()
+        if self._file_keys.is_changed(now) or self._service_keys.is_changed(now):
+            self._cache.clear()
+        digest = hashlib.blake2b(token, digest_size=32).digest()
+        return digest, self._cache.get(digest)
+
+    def _names_access_cookie(self, header: bytes | None) -> bool:
+        return header is not None and self._access_cookie_name in header
+
+    def _only_access_cookie(self, header: bytes | None) -> bytes:
+        if not self._names_access_cookie(header) or header is None:
+            return b""
+        before, _, after = header.partition(self._access_cookie_name + b"=")
+        if self._access_cookie_name in after or before.strip()[-1:] not in (b"", b";"):
+            return b""
+        return after.partition(b";")[0].strip()
 
     async def inspect(self, scope: Mapping[str, Any]) -> tuple[Principal | None, TokenStatus]:
         """Tell what a request's own token is worth, without refusing the request.
@@ -410,9 +457,8 @@ class _KeyFile:
             self._look(self._clock.monotonic())
         return _usable(self._keys.get(kid), self._clock)
 
-    def is_changed(self) -> bool:
+    def is_changed(self, now: float) -> bool:
         """Tell whether the file changed since it was asked last; looks every few seconds."""
-        now = self._clock.monotonic()
         if self._looked_at is not None and now - self._looked_at < KEY_RECHECK_SECONDS:
             return False
         return self._look(now)

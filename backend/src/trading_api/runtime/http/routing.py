@@ -2,7 +2,8 @@
 
 A route with ``hot`` is served by that handler instead of FastAPI's parameter solving, from a path
 table in front of the router as well as from the router; the endpoint's signature then only
-documents it, and a parity test holds the two to the same answers.
+documents it, and a parity test holds the two to the same answers. With ``express`` besides, answers
+that are ready leave before anything else is done for the request; see ``runtime.http.express``.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
@@ -17,6 +18,7 @@ from starlette.responses import Response
 from trading_api.kernel.errors import TradingError, UnauthenticatedError
 from trading_api.runtime.http.access import Access, authorize
 from trading_api.runtime.http.body import LIMIT_BYTES, StrictRequest, UnsupportedMediaTypeError
+from trading_api.runtime.http.express import ExpressRoute, FindAnswer
 from trading_api.runtime.http.problems import ErrorShape, Problem, status_of
 from trading_api.runtime.http.quotas import charge
 from trading_api.runtime.identity import Principal
@@ -52,6 +54,7 @@ class Declaration:
         body: what content types it reads.
         body_limit_bytes: largest body.
         rate: the quota that it counts towards; by the access where None, see ``rate_class``.
+        express: finds finished answers of a GET without parameters in its path.
         options: what FastAPI's ``add_api_route`` takes besides.
     """
 
@@ -64,6 +67,7 @@ class Declaration:
     body: BodyKind = "json"
     body_limit_bytes: int = LIMIT_BYTES
     rate: RateClass | None = None
+    express: FindAnswer | None = None
     options: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -100,6 +104,7 @@ class ModuleRouter:
         body: BodyKind = "json",
         body_limit_bytes: int = LIMIT_BYTES,
         rate: RateClass | None = None,
+        express: FindAnswer | None = None,
         **options: Any,
     ) -> Callable[[F], F]:
         """Declare a route; ``options`` go to FastAPI (response_model, status_code, summary…)."""
@@ -110,12 +115,13 @@ class ModuleRouter:
                 path,
                 endpoint,
                 access,
-                hot,
-                tuple(errors),
-                body,
-                body_limit_bytes,
-                rate,
-                options,
+                hot=hot,
+                errors=tuple(errors),
+                body=body,
+                body_limit_bytes=body_limit_bytes,
+                rate=rate,
+                express=express,
+                options=options,
             )
             self.declarations.append(declaration)
             return endpoint
@@ -155,6 +161,7 @@ class ModuleRouter:
                 body=each.body,
                 body_limit_bytes=each.body_limit_bytes,
                 rate=each.rate,
+                express=each.express,
                 **options,
             )(each.endpoint)
         for inner, shape in router.error_shapes.items():
@@ -184,7 +191,10 @@ def handler_of(declaration: Declaration, template: str, inner: Handler | None) -
             await charge(request.scope, rate_class, None)
             raise
         await charge(request.scope, rate_class, principal)
-        strict = StrictRequest(request.scope, request.receive)
+        if isinstance(request, StrictRequest):
+            strict = request
+        else:
+            strict = StrictRequest(request.scope, request.receive)
         if reads_body:
             await _read_body(strict, declaration)
         if hot is not None:
@@ -223,6 +233,17 @@ def add_routes(
         if declaration.hot is not None:
             hot[declaration.method, template] = handlers[0]
     return hot
+
+
+def express_routes(router: ModuleRouter, *, prefix: str) -> dict[str, ExpressRoute]:
+    """Return a router's routes that may have answers ready, by absolute path."""
+    return {
+        prefix + each.path: ExpressRoute(
+            prefix + each.path, each.access, each.rate_class, each.express
+        )
+        for each in router.declarations
+        if each.express is not None
+    }
 
 
 def _route_class(

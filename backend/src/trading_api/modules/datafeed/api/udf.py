@@ -18,8 +18,11 @@ from trading_api.modules.datafeed.api.v1 import (
     BARS_ERRORS,
     MEDIA_TYPE,
     SEARCH_LIMIT_MAX,
+    Question,
     find_or_make_bars,
+    find_ready_bars,
     parse_query,
+    parse_query_string,
 )
 from trading_api.modules.datafeed.errors import InstrumentNotFoundError, MarketDataMissingError
 from trading_api.modules.datafeed.service import DatafeedService, MarkService
@@ -127,16 +130,18 @@ def build_udf_router(
         )
         return _json([schemas.symbol_match(each.instrument) for each in found])
 
+    def question_of(query: schemas.HistoryQuery) -> Question:
+        count_back = query.countback or None
+        return query.symbol, query.resolution, query.from_time, query.to_time, count_back
+
     async def answer_history(query: schemas.HistoryQuery) -> Response:
-        question = (
-            query.symbol,
-            query.resolution,
-            query.from_time,
-            query.to_time,
-            query.countback or None,
-        )
+        question = question_of(query)
         answer = await find_or_make_bars(service, answers, question, clock, native=False)
         return Response(answer, media_type=MEDIA_TYPE)
+
+    def find_history(query_string: bytes, _: Principal | None) -> bytes | None:
+        question = question_of(parse_query_string(schemas.HistoryQuery, query_string))
+        return find_ready_bars(service, answers, question, clock)
 
     async def read_history_hot(request: Request, _: Principal | None) -> Response:
         return await answer_history(parse_query(schemas.HistoryQuery, request))
@@ -148,6 +153,7 @@ def build_udf_router(
         response_model=schemas.UdfHistoryView,
         responses=_ERRORS,
         hot=read_history_hot,
+        express=find_history,
         errors=BARS_ERRORS,
         summary="Read bars as columns, at most the newest 5,000",
     )

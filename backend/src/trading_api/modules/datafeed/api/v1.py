@@ -95,12 +95,20 @@ def build_router(
     ) -> schemas.SymbolInfoView:
         return schemas.symbol_info(await service.resolve(symbol=symbol))
 
+    def question_of(query: schemas.BarsQuery) -> Question:
+        to_time = query.to_time
+        if to_time is None:
+            to_time = int(clock.now().timestamp()) + 1
+        return query.symbol, query.resolution, query.from_time, to_time, query.count_back
+
     async def answer_bars(query: schemas.BarsQuery) -> Response:
-        now = clock.now()
-        to_time = int(now.timestamp()) + 1 if query.to_time is None else query.to_time
-        question = (query.symbol, query.resolution, query.from_time, to_time, query.count_back)
+        question = question_of(query)
         answer = await find_or_make_bars(service, answers, question, clock, native=True)
         return Response(answer, media_type=MEDIA_TYPE)
+
+    def find_bars(query_string: bytes, _: Principal | None) -> bytes | None:
+        question = question_of(parse_query_string(schemas.BarsQuery, query_string))
+        return find_ready_bars(service, answers, question, clock)
 
     async def read_bars_hot(request: Request, _: Principal | None) -> Response:
         return await answer_bars(parse_query(schemas.BarsQuery, request))
@@ -110,6 +118,7 @@ def build_router(
         rate="history",
         access=access,
         hot=read_bars_hot,
+        express=find_bars,
         response_model=schemas.BarsView,
         errors=BARS_ERRORS,
         summary="Read bars of a window, at most the newest 5,000",
@@ -246,6 +255,20 @@ async def find_or_make_bars(
     return encoded
 
 
+def find_ready_bars(
+    service: DatafeedService, answers: FinishedAnswers, question: Question, clock: Clock
+) -> bytes | None:
+    """Return the finished answer to a question about bars; None where it must be made.
+
+    Raises what ``find_or_make_bars`` raises, or nothing.
+    """
+    symbol, resolution, _, to_time, _ = question
+    version = service.version_of(
+        symbol=symbol, resolution=resolution, to_time=to_time, now=clock.now()
+    )
+    return answers.find(question, version)
+
+
 def parse_query(model: type[Any], request: Request) -> Any:
     """Parse a URL's parameters as FastAPI would: the last of a repeated one counts.
 
@@ -253,11 +276,20 @@ def parse_query(model: type[Any], request: Request) -> Any:
         RequestValidationError: a parameter breaks a rule.
     """
     try:
-        return _parse_query(cast("Any", model), request.scope["query_string"])
+        return parse_query_string(model, request.scope["query_string"])
     except ValidationError as error:
         raise RequestValidationError(
             [{**each, "loc": ("query", *each["loc"])} for each in error.errors()]
         ) from None
+
+
+def parse_query_string(model: type[Any], query_string: bytes) -> Any:
+    """Parse a query string as ``parse_query`` does.
+
+    Raises:
+        ValidationError: a parameter breaks a rule.
+    """
+    return _parse_query(cast("Any", model), query_string)
 
 
 @lru_cache(maxsize=4096)

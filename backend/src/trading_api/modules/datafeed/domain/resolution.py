@@ -3,6 +3,7 @@
 import re
 from dataclasses import dataclass
 from enum import Enum
+from functools import lru_cache
 
 from trading_api.kernel.errors import FieldError
 from trading_api.modules.datafeed.errors import ResolutionUnsupportedError
@@ -39,6 +40,7 @@ class Resolution:
         return self.unit is Unit.MINUTE
 
 
+@lru_cache(maxsize=1024)
 def parse_resolution(text: str) -> Resolution:
     """Return the resolution that a client wrote, in any case and with or without a leading 1.
 

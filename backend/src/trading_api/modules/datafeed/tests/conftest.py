@@ -30,8 +30,9 @@ from trading_api.runtime.database import Database, Idempotency, Outbox
 from trading_api.runtime.database.migrations import Migrations, upgrade
 from trading_api.runtime.http import Access
 from trading_api.runtime.http.dispatch import Dispatch
-from trading_api.runtime.http.edge import Edge
-from trading_api.runtime.http.routing import Handler, ModuleRouter, add_routes
+from trading_api.runtime.http.edge import API_HEADERS, Edge
+from trading_api.runtime.http.express import Express, ExpressLane
+from trading_api.runtime.http.routing import Handler, ModuleRouter, add_routes, express_routes
 from trading_api.runtime.identity import AUDIENCE, Identity, ServiceTokens
 from trading_api.runtime.secrets import PRIVATE_KEY_FILE
 from trading_api.runtime.settings import PlatformSettings, load_settings
@@ -167,7 +168,7 @@ def an_app(
     instruments: InstrumentService | None = None,
     executions: ExecutionSource | None = None,
 ) -> ASGIApp:
-    """Serve the module's routes behind the real edge.
+    """Serve the module's routes behind the real edge and the express lane.
 
     Without hot paths FastAPI itself parses the parameters of every route.
     """
@@ -186,7 +187,9 @@ def an_app(
         prefix="",
     )
     if not hot_paths:
-        router.declarations = [replace(each, hot=None) for each in router.declarations]
+        router.declarations = [
+            replace(each, hot=None, express=None) for each in router.declarations
+        ]
     apps: dict[str, FastAPI] = {}
     hot: dict[tuple[str, str], Handler] = {}
     internal = build_internal_router(service=service, clock=clock)
@@ -194,12 +197,15 @@ def an_app(
         (PREFIX, PREFIX, router),
         ("", "/internal/v1/datafeed", internal),
     )
+    identity = Identity(settings=settings, clock=clock)
+    lane = ExpressLane(identity=identity, headers=API_HEADERS)
     for prefix, mounted, each in served:
         app = apps[mounted] = FastAPI(openapi_url=None, redirect_slashes=False)
         hot |= add_routes(app, each, prefix=prefix)
+        lane.add(express_routes(each, prefix=prefix))
     shapes = {PREFIX + inner: shape for inner, shape in router.error_shapes.items()}
-    identity = Identity(settings=settings, clock=clock)
-    return Edge(Dispatch(apps, hot), identity=identity, ids=UuidV7Ids(), error_shapes=shapes)
+    edge = Edge(Dispatch(apps, hot), identity=identity, ids=UuidV7Ids(), error_shapes=shapes)
+    return Express(edge, lane)
 
 
 AppOf = Callable[[Access, bool], ASGIApp]

@@ -1,0 +1,189 @@
+"""The express lane: answers of hot routes that are ready when the request comes.
+
+A route may declare beside its handler a function that finds its finished answer without waiting
+for anything. The lane asks it only when nothing about the request is in doubt: an exact path, no
+unusual header, a credential that was verified before and still holds, access granted. It never
+refuses and never fails; at any doubt the request goes the usual way, which answers the same. So
+every rule of security lives in the usual way alone, and the lane only repeats its last step.
+
+``runtime.http.protocol`` asks the lane before ASGI begins, ``Express`` under other servers.
+"""
+
+import re
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from trading_api.kernel.errors import TradingError
+from trading_api.runtime.http.access import Access
+from trading_api.runtime.http.metrics import REQUESTS, RouteDurations
+from trading_api.runtime.http.quotas import rate_headers
+from trading_api.runtime.identity import Identity, Principal
+from trading_api.runtime.rates import RateClass, RateLimiter
+
+FindAnswer = Callable[[bytes, Principal | None], bytes | None]
+"""Query string and principal to the body of a 200; None where the handler has to make it.
+
+What it raises counts as None: the handler will meet the same error and answer it.
+"""
+
+TRIED_KEY = "trading.express_tried"
+"""In a scope that the protocol has shown to the lane already."""
+
+_REQUEST_ID = re.compile(rb"[A-Za-z0-9_.:-]{8,64}")
+_UNUSUAL = frozenset(
+    {
+        b"x-api-key",
+        b"x-request-deadline",
+        b"origin",
+        b"content-length",
+        b"transfer-encoding",
+        b"content-encoding",
+        b"expect",
+        b"range",
+        b"upgrade",
+    }
+)
+"""Headers whose request goes the usual way."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExpressRoute:
+    """One GET route with answers that may be ready.
+
+    Attributes:
+        template: its path as metrics name it; without parameters.
+        rate_class: what it is charged as.
+        media_type: of every answer.
+    """
+
+    template: str
+    access: Access
+    rate_class: RateClass
+    find: FindAnswer
+    media_type: bytes = b"application/json"
+
+
+class ExpressAnswer:
+    """An answer of status 200.
+
+    Attributes:
+        fixed: header lines that are the same for all answers of the route, each with its end.
+        headers: the same lines as ASGI has them.
+        varying: the other headers, without the length.
+    """
+
+    __slots__ = ("body", "fixed", "headers", "varying")
+
+    def __init__(
+        self,
+        fixed: bytes,
+        headers: tuple[tuple[bytes, bytes], ...],
+        varying: list[tuple[bytes, bytes]],
+        body: bytes,
+    ) -> None:
+        self.fixed = fixed
+        self.headers = headers
+        self.varying = varying
+        self.body = body
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    route: ExpressRoute
+    durations: RouteDurations
+    fixed: bytes
+    headers: tuple[tuple[bytes, bytes], ...]
+
+
+class ExpressLane:
+    """Looks for ready answers of one process.
+
+    Args:
+        headers: what every answer carries, as the edge adds it.
+        limiter: charges the quotas, as the edge does; None for no quotas.
+    """
+
+    def __init__(
+        self,
+        *,
+        identity: Identity,
+        headers: tuple[tuple[bytes, bytes], ...],
+        limiter: RateLimiter | None = None,
+    ) -> None:
+        self._identity = identity
+        self._limiter = limiter
+        self._common = headers
+        self._routes: dict[str, _Entry] = {}
+
+    def add(self, routes: Mapping[str, ExpressRoute]) -> None:
+        """Serve routes by absolute path."""
+        for path, route in routes.items():
+            assert "{" not in path, f"the express lane takes no parameters: {path}"
+            assert route.rate_class != "login", f"{path} is charged to its address as well"
+            headers = ((b"content-type", route.media_type), *self._common)
+            fixed = b"".join(name + b": " + value + b"\r\n" for name, value in headers)
+            durations = REQUESTS.of("GET", route.template)
+            self._routes[path] = _Entry(route, durations, fixed, headers)
+
+    def find(self, scope: Mapping[str, Any]) -> ExpressAnswer | None:
+        """Return the ready answer to an HTTP request; None where it goes the usual way."""
+        entry = self._routes.get(scope["path"])
+        if entry is None or scope["method"] != "GET":
+            return None
+        started = time.perf_counter()
+        listed = scope["headers"]
+        headers: dict[bytes, bytes] = dict(listed)
+        if len(headers) != len(listed) or not _UNUSUAL.isdisjoint(headers):
+            return None
+        request_id = headers.get(b"x-request-id")
+        if request_id is None or _REQUEST_ID.fullmatch(request_id) is None:
+            return None
+        query_string = scope["query_string"]
+        if b"%00" in query_string:
+            return None
+        principal = self._identity.find_verified(headers)
+        if principal is None:
+            return None
+        route = entry.route
+        try:
+            route.access.ensure_allows(principal)
+            body = route.find(query_string, principal)
+        except (TradingError, ValueError):
+            return None
+        if body is None:
+            return None
+        verdict = None
+        if self._limiter is not None:
+            is_known, verdict = self._limiter.take_at_hand(
+                f"user:{principal.user_id}", route.rate_class
+            )
+            if not is_known:
+                return None
+        entry.durations.observe(200, time.perf_counter() - started)
+        varying = [(b"x-request-id", request_id)]
+        if verdict is not None:
+            varying += rate_headers(verdict)
+        return ExpressAnswer(entry.fixed, entry.headers, varying, body)
+
+
+class Express:
+    """The lane as the outermost ASGI layer, for servers that don't ask it themselves."""
+
+    def __init__(self, inner: ASGIApp, lane: ExpressLane) -> None:
+        self._inner = inner
+        self._lane = lane
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the answer where it is ready, else let the app make it."""
+        answer = None if TRIED_KEY in scope else self._lane.find(scope)
+        if answer is None:
+            await self._inner(scope, receive, send)
+            return
+        length = (b"content-length", str(len(answer.body)).encode("ascii"))
+        headers = [*answer.headers, length, *answer.varying]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": answer.body})

@@ -238,6 +238,44 @@ async def test_ready_answers_are_counted(express: tuple[App, int], bearer: str) 
     assert [count(name) for name in names] == [each + 3 for each in before]
 
 
+@pytest.fixture
+def tokens(settings: PlatformSettings, clock: FixedClock) -> list[str]:
+    return [
+        a_token(settings, clock),
+        a_token(settings, clock, scopes=[]),
+        a_token(settings, clock, sub="usr_bob", sid="ses_bob", roles=["operator"]),
+        a_token(settings, clock, exp=int(clock.now().timestamp()) - 1),
+        ServiceTokens(settings=settings, module="broker", clock=clock).token(acting_for="usr_ann"),
+        "nonsense",
+    ]
+
+
+@pytest.fixture
+async def warm(express: tuple[App, int], tokens: list[str]) -> int:
+    """An express lane that has seen every token."""
+    _, port = express
+    for token in tokens:
+        await ask(port, a_request(ID, f"Authorization: Bearer {token}"))
+    return port
+
+
+COOKIE = "access_token"
+
+EXTRAS = [
+    "X-Api-Key: tp_live_x",
+    "Origin: https://evil.example",
+    "Sec-Fetch-Site: cross-site",
+    "X-Request-Deadline: 1",
+    "X-Request-Deadline: 99999999999999",
+    "X-Request-Deadline: soon",
+    "X-Request-ID: another-id-1",
+    "Content-Length: 0",
+    "Traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+    "Range: bytes=0-1",
+    "Connection: close",
+    "Accept: text/html",
+]
+
 PATHS = [
     "/mine",
     "/all",
@@ -251,62 +289,35 @@ PATHS = [
 
 
 @settings(
-    max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(data=st.data())
 async def test_any_request_is_answered_as_the_usual_way_answers_it(
-    express: tuple[App, int],
+    warm: int,
     usual: int,
-    settings: PlatformSettings,
-    clock: FixedClock,
+    tokens: list[str],
     data: st.DataObject,
 ) -> None:
-    tokens = [
-        a_token(settings, clock),
-        a_token(settings, clock, scopes=[]),
-        a_token(settings, clock, sub="usr_bob", sid="ses_bob", roles=["operator"]),
-        a_token(settings, clock, exp=int(clock.now().timestamp()) - 1),
-        ServiceTokens(settings=settings, module="broker", clock=clock).token(acting_for="usr_ann"),
-        "nonsense",
-    ]
-    token = st.sampled_from(tokens)
-    header = st.one_of(
-        token.map(lambda each: f"Authorization: Bearer {each}"),
-        token.map(lambda each: f"authorization: bearer  {each}"),
+    token = st.one_of(st.just(tokens[0]), st.sampled_from(tokens))
+    bearer = token.map(lambda each: f"Authorization: Bearer {each}")
+    credential = st.one_of(
+        bearer,
+        bearer,
         token.map(lambda each: f"Cookie: access_token={each}"),
         token.map(lambda each: f"Cookie: theme=dark; access_token={each} ; a=b"),
-        st.tuples(token, token).map(
-            lambda two: "Cookie: access_token={}; access_token={}".format(*two)
-        ),
-        st.tuples(token, token).map(
-            lambda two: "Cookie: xaccess_token={}; access_token={}".format(*two)
-        ),
-        st.sampled_from(
-            [
-                "Cookie: theme=dark",
-                "Cookie: access_token=",
-                "Authorization: Basic YTpi",
-                "X-Api-Key: tp_live_x",
-                "Origin: https://evil.example",
-                "Sec-Fetch-Site: cross-site",
-                "X-Request-Deadline: 1",
-                "X-Request-Deadline: 99999999999999",
-                "X-Request-Deadline: soon",
-                "X-Request-ID: another-id-1",
-                "Content-Length: 0",
-                "Traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
-                "Range: bytes=0-1",
-                "Connection: close",
-                "Accept: text/html",
-            ]
-        ),
+        token.map(lambda each: f"authorization: bearer  {each}"),
+        st.tuples(token, token).map(lambda two: f"Cookie: {COOKIE}={two[0]}; {COOKIE}={two[1]}"),
+        st.tuples(token, token).map(lambda two: f"Cookie: x{COOKIE}={two[0]}; {COOKIE}={two[1]}"),
+        st.sampled_from(["Cookie: theme=dark", "Cookie: access_token=", "Authorization: Basic Yg"]),
     )
-    headers = data.draw(st.lists(header, max_size=3))
+    headers = [
+        *data.draw(st.lists(credential, min_size=1, max_size=2)),
+        *data.draw(st.lists(st.sampled_from(EXTRAS), max_size=1)),
+    ]
     method = data.draw(st.sampled_from(["GET", "GET", "GET", "HEAD", "DELETE"]))
     version = data.draw(st.sampled_from(["1.1", "1.1", "1.0"]))
     path = data.draw(st.sampled_from(PATHS))
     raw = a_request(ID, *headers, method=method, path=path, version=version)
     expected = await ask(usual, raw)
-    _, port = express
-    assert await ask(port, raw) == expected
-    assert await ask(port, raw) == expected
+    assert await ask(warm, raw) == expected
+    assert await ask(warm, raw) == expected

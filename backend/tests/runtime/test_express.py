@@ -182,7 +182,7 @@ async def test_ready_answer_when_the_token_was_verified_before_then_the_app_isnt
 async def test_ready_answers_when_pipelined_behind_a_slow_one_then_in_order(
     express: tuple[App, int], bearer: str
 ) -> None:
-    app, port = express
+    _app, port = express
     await ask(port, a_request(ID, bearer))
     wanted = ["/mine?unready", *(f"/mine?q={number}" for number in range(200)), "/all?unready"]
     raw = b"".join(a_request(ID, bearer, path=path) for path in wanted)

@@ -41,7 +41,7 @@ class ExpressProtocol(HttpToolsProtocol):
             if answer is not None:
                 self._write_answer(cycle, answer)
                 return
-            cycle.scope[TRIED_KEY] = True  # type: ignore[typeddict-unknown-key]
+            cycle.scope[TRIED_KEY] = True  # type: ignore[literal-required]
         super()._start_asgi_task(cycle, app)
 
     def _write_answer(self, cycle: RequestResponseCycle, answer: ExpressAnswer) -> None:

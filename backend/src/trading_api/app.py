@@ -24,6 +24,7 @@ from trading_api.kernel.clock import Clock, SystemClock, to_us
 from trading_api.kernel.errors import UnavailableError
 from trading_api.kernel.ids import IdSource, UuidV7Ids
 from trading_api.runtime.announce import Announcement, ProcessRegistry, ProcessState
+from trading_api.runtime.api_keys import ApiKeys
 from trading_api.runtime.background import background_of
 from trading_api.runtime.bus import Bus
 from trading_api.runtime.database import Database
@@ -115,7 +116,12 @@ class ProcessApp:
         first = next(iter(modules))
         tokens = ServiceTokens(settings=settings, module=first, clock=clock)
         self.peers = Peers(settings=settings, tokens=tokens)
-        self.identity = Identity(settings=settings, clock=clock, fetch_keys=self._fetch_keys)
+        self.identity = Identity(
+            settings=settings,
+            clock=clock,
+            fetch_keys=self._fetch_keys,
+            resolve_api_key=ApiKeys(auth=self.peers.client("auth"), clock=clock).resolve,
+        )
         self._instance = _instance_name(process_name)
         self._environ = environ
         self._ids = ids

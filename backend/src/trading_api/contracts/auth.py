@@ -12,6 +12,9 @@ REVOCATION_CHANNEL = "trading:{auth}:revocation"
 REVOCATIONS_PATH = "/internal/v1/auth/revocations"
 """Answers ``?since=<as_of_us>`` with a ``RevocationNotice``."""
 
+API_KEYS_PATH = "/internal/v1/auth/api-keys/resolve"
+"""Answers an ``ApiKeyQuestion`` with an ``ApiKeyAnswer``; 404 where the key isn't accepted."""
+
 
 class UserRegistered(Event):
     """A new user exists; the key is the user id.
@@ -29,10 +32,46 @@ class UserRegistered(Event):
     full_name: str
 
 
-class RevokedSession(BaseModel):
-    """A session whose tokens are refused from now on.
+class ApiKeyQuestion(BaseModel):
+    """Whose key is this?
 
     Attributes:
+        key_id: ``key_…``, or ``shr_…`` of a share token.
+        secret_hash: SHA-256 of the secret, hexadecimal.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    key_id: str
+    secret_hash: str
+
+
+class ApiKeyAnswer(BaseModel):
+    """Whom a key stands for at this moment.
+
+    Attributes:
+        scopes: what it may; never more than its owner may.
+        account_id: the one trading account that a share token shows; None for API keys.
+        expires_at_seconds: Unix seconds; None for no end.
+        ip_allow: networks it may come from; empty for all.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    key_id: str
+    user_id: str
+    roles: tuple[str, ...]
+    scopes: tuple[str, ...]
+    account_id: str | None = None
+    expires_at_seconds: int | None = None
+    ip_allow: tuple[str, ...] = ()
+
+
+class RevokedSession(BaseModel):
+    """A session or API key that is refused from now on.
+
+    Attributes:
+        session_id: of the session, or the id of the key.
         until_seconds: Unix seconds after which all its tokens have expired anyway.
     """
 

@@ -12,7 +12,7 @@ import json
 import re
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,9 +21,11 @@ from joserfc.errors import JoseError
 from joserfc.jwk import ECKey, JWKRegistry
 
 from trading_api.kernel.clock import Clock
+from trading_api.kernel.credentials import CREDENTIAL_PREFIX
 from trading_api.kernel.errors import (
     CarriersDisagreeError,
     CrossSiteRequestError,
+    MalformedRequestError,
     TokenInvalidError,
     UnavailableError,
 )
@@ -52,6 +54,10 @@ TokenStatus = Literal["valid", "expired", "revoked", "error"]
 _FOREVER = 2**53
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 _PART = re.compile(r"[A-Za-z0-9_-]+", re.ASCII)
+_SECRET_IN_QUERY = re.compile(
+    rb"tp_(?:live|share)_|(?:^|&)(?:access_token|refresh_token|api_key|apikey|x-api-key)=",
+    re.IGNORECASE,
+)
 _ONCE = frozenset({b"authorization", b"x-api-key", b"origin", b"host", b"sec-fetch-site"})
 
 
@@ -61,9 +67,12 @@ class Principal:
 
     Attributes:
         user_id: the user; for a service, the user it acts for, or "" for itself.
-        session_id: the sign-in that the token belongs to; for a service its module's name.
+        session_id: the sign-in that the token belongs to; for a service its module's name, for an
+            API key the key's id.
         carrier: how the credential came.
         expires_at_seconds: Unix seconds at which the credential ends.
+        account_id: the only trading account that the bearer of a share token may see; None for
+            everybody else.
     """
 
     user_id: str
@@ -72,6 +81,7 @@ class Principal:
     scopes: frozenset[str]
     carrier: Carrier
     expires_at_seconds: int
+    account_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +93,7 @@ class _Key:
 
 
 FetchKeys = Callable[[], Awaitable[Mapping[str, Any]]]
-ResolveApiKey = Callable[[str], Awaitable[Principal]]
+ResolveApiKey = Callable[[str, Mapping[str, Any]], Awaitable[Principal]]
 
 
 class Identity:
@@ -91,7 +101,7 @@ class Identity:
 
     Args:
         fetch_keys: asks auth for its JWKS; used where the file lacks the key.
-        resolve_api_key: asks auth whose key it is; None where API keys aren't served yet.
+        resolve_api_key: tells whose key it is that came with a scope; None for no keys.
     """
 
     def __init__(
@@ -134,19 +144,25 @@ class Identity:
             UnavailableError: the key that would tell can't be had right now.
             CarriersDisagreeError: two credentials name different principals.
             CrossSiteRequestError: a cookie came with an unsafe request from another site.
+            MalformedRequestError: a credential stands in the address.
+            PermissionDeniedError: an API key came from an address that it isn't allowed from.
         """
+        query = scope.get("query_string")
+        if query and _SECRET_IN_QUERY.search(query) is not None:
+            raise MalformedRequestError(
+                "a credential never goes into an address, which is logged; send it as a header, "
+                "and replace this one"
+            )
         headers = _headers_of(scope)
         found: list[Principal] = []
         authorization = headers.get(b"authorization")
         if authorization is not None:
             token = _bearer(authorization)
             if token is not None:
-                found.append(await self.verify(token, carrier="bearer"))
+                found.append(await self.verify_credential(token, scope))
         api_key = headers.get(b"x-api-key")
         if api_key is not None:
-            if self._resolve_api_key is None:
-                raise TokenInvalidError("this API key is not accepted")
-            found.append(await self._resolve_api_key(api_key))
+            found.append(await self._verify_api_key(api_key, scope))
         cookie = self._cookie(headers.get(b"cookie"))
         if cookie is not None and not found:
             self._ensure_same_site(scope, headers)
@@ -156,9 +172,24 @@ class Identity:
             beside = await self._verify_or_none(cookie)
             if beside is not None:
                 found.append(beside)
-        if len({each.user_id for each in found}) > 1:
+        if len({(each.user_id, each.account_id) for each in found}) > 1:
             raise CarriersDisagreeError("the request's credentials belong to two users; send one")
         return found[0] if found else None
+
+    async def verify_credential(self, text: str, scope: Mapping[str, Any]) -> Principal:
+        """Verify what came as a bearer: a token, or an API key where a header is hard to set.
+
+        Args:
+            scope: of the request or handshake that it came with.
+
+        Raises:
+            TokenInvalidError: it isn't accepted.
+            PermissionDeniedError: an API key came from an address that it isn't allowed from.
+            UnavailableError: whoever would know can't be asked.
+        """
+        if text.startswith(CREDENTIAL_PREFIX):
+            return await self._verify_api_key(text, scope)
+        return await self.verify(text)
 
     async def verify(self, token: str, *, carrier: Carrier = "bearer") -> Principal:
         """Verify an access token, or as a bearer a service token.
@@ -188,7 +219,7 @@ class Identity:
         if principal.carrier == "service" and carrier != "bearer":
             raise TokenInvalidError("a service token comes as a bearer")
         if principal.carrier not in (carrier, "service"):
-            return _carried(principal, carrier)
+            return replace(principal, carrier=carrier)
         return principal
 
     def find_verified(self, headers: Mapping[bytes, bytes]) -> Principal | None:
@@ -219,7 +250,7 @@ class Identity:
             return None
         if principal.session_id in self._revoked or principal.carrier == "service":
             return None
-        return principal if principal.carrier == carrier else _carried(principal, carrier)
+        return principal if principal.carrier == carrier else replace(principal, carrier=carrier)
 
     def _find_cached(self, token: bytes) -> tuple[bytes, tuple[Principal, int] | None]:
         # The cache keeps digests, so that memory holds no token longer than its request.
@@ -307,6 +338,14 @@ class Identity:
         self._fetched_keys, self._fetched_at, self._may_ask_at = {}, None, 0.0
         self._file_keys.forget()
         self._service_keys.forget()
+
+    async def _verify_api_key(self, text: str, scope: Mapping[str, Any]) -> Principal:
+        if self._resolve_api_key is None:
+            raise TokenInvalidError("this API key is not accepted")
+        principal = await self._resolve_api_key(text, scope)
+        if principal.session_id in self._revoked:
+            raise TokenInvalidError("this API key was revoked", reason="revoked")
+        return principal
 
     async def _verify_or_none(self, token: str) -> Principal | None:
         try:
@@ -625,14 +664,3 @@ def _usable(key: _Key | None, clock: Clock) -> _Key | None:
     if key is None or key.retires_at is None or key.retires_at > clock.now().timestamp():
         return key
     return None
-
-
-def _carried(principal: Principal, carrier: Carrier) -> Principal:
-    return Principal(
-        principal.user_id,
-        principal.session_id,
-        principal.roles,
-        principal.scopes,
-        carrier,
-        principal.expires_at_seconds,
-    )

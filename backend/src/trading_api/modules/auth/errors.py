@@ -7,13 +7,17 @@ UnauthenticatedError
 ├── RefreshTokenReusedError   used before; its whole session is ended
 └── SessionEndedError         logged out, revoked or disabled
 PermissionDeniedError
+├── ApiKeyScopeError          more than its owner may give
 └── UserDisabledError         right password, but switched off by an operator
 NotFoundError
+├── ApiKeyNotFoundError       not there, revoked, or not this user's
 ├── SessionNotFoundError
 └── UserNotFoundError         operators' commands only
 ConflictError
+├── ApiKeyLimitError
 └── EmailTakenError
 InvalidInputError
+├── ApiKeyRefusedError        it would have ended before it began
 ├── EmailInvalidError
 └── PasswordRefusedError      too short, too long, or known to guessers
 RateLimitedError
@@ -51,6 +55,10 @@ class AuthErrorCode(ErrorCode):
     EMAIL_INVALID = "auth.email.invalid"
     PASSWORD_REFUSED = "auth.password.refused"  # noqa: S105
     PASSWORD_POOL_BUSY = "auth.password.busy"  # noqa: S105
+    API_KEY_NOT_FOUND = "auth.api_key.not_found"
+    API_KEY_SCOPE_REFUSED = "auth.api_key.scope_refused"
+    API_KEY_LIMIT = "auth.api_key.limit"
+    API_KEY_REFUSED = "auth.api_key.refused"
     LOGIN_THROTTLED = "auth.login.throttled"
 
 
@@ -143,3 +151,31 @@ class LoginThrottledError(RateLimitedError):
 
     code: ClassVar[ErrorCode] = AuthErrorCode.LOGIN_THROTTLED
     title: ClassVar[str] = "Too many failed sign-ins"
+
+
+class ApiKeyNotFoundError(NotFoundError):
+    """No such live key of this user."""
+
+    code: ClassVar[ErrorCode] = AuthErrorCode.API_KEY_NOT_FOUND
+    title: ClassVar[str] = "API key not found"
+
+
+class ApiKeyScopeError(PermissionDeniedError):
+    """A key can't be given more than its owner may."""
+
+    code: ClassVar[ErrorCode] = AuthErrorCode.API_KEY_SCOPE_REFUSED
+    title: ClassVar[str] = "Scope can't be given"
+
+
+class ApiKeyLimitError(ConflictError):
+    """The user has as many keys as anybody may have."""
+
+    code: ClassVar[ErrorCode] = AuthErrorCode.API_KEY_LIMIT
+    title: ClassVar[str] = "Too many API keys"
+
+
+class ApiKeyRefusedError(InvalidInputError):
+    """The key would have ended before it began."""
+
+    code: ClassVar[ErrorCode] = AuthErrorCode.API_KEY_REFUSED
+    title: ClassVar[str] = "API key not accepted"

@@ -2,13 +2,15 @@
 
 import re
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from ipaddress import ip_network
+from typing import Annotated, Any, Literal, Self
 
 from email_validator import EmailNotValidError, validate_email
-from pydantic import AfterValidator, Field, SecretStr, StringConstraints
+from pydantic import AfterValidator, AwareDatetime, Field, SecretStr, StringConstraints
 
 from trading_api.kernel.errors import FieldError
 from trading_api.modules.auth.domain import EmailAddress, Session, User, fold_email, scopes_of
+from trading_api.modules.auth.domain.api_keys import ApiKey
 from trading_api.modules.auth.errors import EmailInvalidError
 from trading_api.modules.auth.service import SignIn
 from trading_api.runtime.http.wire import RequestModel, ResponseModel
@@ -191,3 +193,125 @@ class KeySetView(ResponseModel):
     """The keys that verify access tokens (RFC 7517)."""
 
     keys: list[dict[str, Any]]
+
+
+def _network(value: str) -> str:
+    try:
+        return str(ip_network(value))
+    except ValueError as error:
+        raise ValueError("must be an address or a network such as 203.0.113.0/24") from error
+
+
+def _future(value: datetime) -> datetime:
+    # Within what every database and token can hold.
+    if value.year > 9000:
+        raise ValueError("is too far away")
+    return value
+
+
+KeyNameText = Annotated[
+    str,
+    StringConstraints(min_length=1, max_length=100, strip_whitespace=True),
+    AfterValidator(_name),
+]
+ScopeText = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z-]{0,31}:[a-z]{1,16}$")]
+NetworkText = Annotated[str, StringConstraints(max_length=64), AfterValidator(_network)]
+AccountText = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
+EndInstant = Annotated[AwareDatetime, AfterValidator(_future)]
+
+
+class ApiKeyRequest(RequestModel):
+    """A new API key."""
+
+    name: KeyNameText
+    scopes: list[ScopeText] = Field(min_length=1, max_length=32)
+    expires_at: EndInstant | None = Field(None, description="null for no end")
+    ip_allow: list[NetworkText] = Field(
+        default_factory=list, max_length=32, description="networks it may come from; none for all"
+    )
+
+
+class ApiKeyView(ResponseModel):
+    """An API key without its secret."""
+
+    id: str
+    name: str
+    scopes: list[str]
+    ip_allow: list[str]
+    created_at: datetime
+    expires_at: datetime | None
+    last_used_at: datetime | None = Field(description="to the minute; null before the first use")
+
+    @classmethod
+    def of(cls, key: ApiKey) -> Self:
+        """Show a key."""
+        return cls(**cls._fields(key))
+
+    @classmethod
+    def _fields(cls, key: ApiKey) -> dict[str, Any]:
+        return {
+            "id": key.id,
+            "name": key.name,
+            "scopes": sorted(key.scopes),
+            "ip_allow": list(key.ip_allow),
+            "created_at": key.created_at,
+            "expires_at": key.expires_at,
+            "last_used_at": key.last_used_at,
+        }
+
+
+class ApiKeyMadeView(ApiKeyView):
+    """A new API key, once with its secret."""
+
+    key: str = Field(description="`tp_live_…`; keep it, it is never shown again")
+
+    @classmethod
+    def made(cls, key: ApiKey, text: str) -> "ApiKeyMadeView":
+        """Show a key that was just made."""
+        return cls(**cls._fields(key), key=text)
+
+
+class ShareTokenRequest(RequestModel):
+    """A new share token."""
+
+    account_id: AccountText = Field(description="the trading account to show")
+    name: KeyNameText
+    expires_at: EndInstant | None = Field(None, description="null for no end")
+
+
+class ShareTokenView(ResponseModel):
+    """A share token without its secret."""
+
+    id: str
+    name: str
+    account_id: str
+    created_at: datetime
+    expires_at: datetime | None
+    last_used_at: datetime | None = Field(description="to the minute; null before the first use")
+
+    @classmethod
+    def of(cls, key: ApiKey) -> Self:
+        """Show a share token."""
+        return cls(**cls._fields(key))
+
+    @classmethod
+    def _fields(cls, key: ApiKey) -> dict[str, Any]:
+        return {
+            "id": key.id,
+            "name": key.name,
+            "account_id": key.account_id,
+            "created_at": key.created_at,
+            "expires_at": key.expires_at,
+            "last_used_at": key.last_used_at,
+        }
+
+
+class ShareTokenMadeView(ShareTokenView):
+    """A new share token, once with its secret."""
+
+    token: str = Field(description="`tp_share_…`; never shown again")
+
+    @classmethod
+    def made(cls, key: ApiKey, text: str) -> "ShareTokenMadeView":
+        """Show a share token that was just made."""
+        return cls(**cls._fields(key), token=text)

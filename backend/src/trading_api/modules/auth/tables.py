@@ -64,6 +64,30 @@ throttles = sa.Table(
     sa.Column("full_again_at_us", Instant, nullable=False),
 )
 
+api_keys = sa.Table(
+    "api_keys",
+    metadata,
+    sa.Column("id", Id, primary_key=True),
+    sa.Column("kind", sa.Text, nullable=False),
+    sa.Column("user_id", Id, sa.ForeignKey(users.c.id), nullable=False),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("secret_hash", sa.Text, nullable=False),
+    sa.Column("scopes", sa.Text, nullable=False),  # names, sorted, by comma
+    sa.Column("account_id", Id),  # the broker's
+    sa.Column("ip_allow", sa.Text, nullable=False),  # networks, by comma
+    sa.Column("created_at_us", Instant, nullable=False),
+    sa.Column("expires_at_us", Instant),
+    sa.Column("last_used_at_us", Instant),
+    sa.Column("revoked_at_us", Instant),
+    sa.Column("revoked_reason", sa.Text),
+    sa.CheckConstraint("kind IN ('live', 'share')", "kind_known"),
+    sa.CheckConstraint("(kind = 'share') = (account_id IS NOT NULL)", "share_has_account"),
+    sa.CheckConstraint("length(secret_hash) = 64", "secret_is_hashed"),
+    sa.CheckConstraint("(revoked_at_us IS NULL) = (revoked_reason IS NULL)", "revoked_has_reason"),
+    sa.Index(None, "user_id"),
+    sa.Index(None, "revoked_at_us"),
+)
+
 audit_entries = sa.Table(
     "audit_entries",
     metadata,

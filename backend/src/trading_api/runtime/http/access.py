@@ -23,11 +23,17 @@ class Access:
         scope: ``<module>:read|trade|withdraw|manage`` the principal must have; None for no
             particular one.
         one_of_roles: roles of which one is needed; empty for no particular one.
+        with_keys: API keys may come although no scope is asked for. Otherwise a key passes only
+            where a scope says what it may.
+        shared: bearers of a share token may come; the route then shows them nothing but the
+            account in ``Principal.account_id``.
     """
 
     kind: Literal["public", "user", "internal"]
     needed_scope: str | None = None
     one_of_roles: frozenset[str] = frozenset()
+    with_keys: bool = False
+    shared: bool = False
 
     @classmethod
     def public(cls) -> "Access":
@@ -35,19 +41,24 @@ class Access:
         return cls("public")
 
     @classmethod
-    def user(cls) -> "Access":
+    def user(cls, *, with_keys: bool = False) -> "Access":
         """Any signed-in principal."""
-        return cls("user")
+        return cls("user", with_keys=with_keys)
 
     @classmethod
-    def scope(cls, scope: str) -> "Access":
+    def scope(cls, scope: str, *, shared: bool = False) -> "Access":
         """A principal with that scope."""
-        return cls("user", needed_scope=scope)
+        return cls("user", needed_scope=scope, with_keys=True, shared=shared)
 
     @classmethod
-    def roles(cls, *roles: str) -> "Access":
-        """A principal with one of those roles."""
-        return cls("user", one_of_roles=frozenset(roles))
+    def roles(cls, *roles: str, scope: str | None = None) -> "Access":
+        """A principal with one of those roles, and the scope where one is named."""
+        return cls(
+            "user",
+            needed_scope=scope,
+            one_of_roles=frozenset(roles),
+            with_keys=scope is not None,
+        )
 
     @classmethod
     def internal(cls) -> "Access":
@@ -69,6 +80,10 @@ class Access:
             if principal.carrier != "service":
                 raise PermissionDeniedError("only modules of this platform may call this")
             return
+        if principal.carrier == "api_key" and not self.with_keys:
+            raise PermissionDeniedError("this needs a sign-in by a person, not an API key")
+        if principal.account_id is not None and not self.shared:
+            raise PermissionDeniedError("a share token shows one trading account and nothing else")
         if self.needed_scope is not None and self.needed_scope not in principal.scopes:
             raise PermissionDeniedError(
                 f"this needs the scope {self.needed_scope}", scope=self.needed_scope

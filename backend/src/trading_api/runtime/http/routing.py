@@ -292,8 +292,10 @@ def _security(access: Access) -> dict[str, Any]:
     if access.kind == "internal":
         return {"security": [{"service": []}]}
     needed = [access.needed_scope] if access.needed_scope else sorted(access.one_of_roles)
+    keys: list[dict[str, list[str]]] = [{"apiKey": needed}] if access.with_keys else []
     return {
-        "security": [{"bearer": needed}, {"cookie": needed}, {"apiKey": needed}],
+        "security": [{"bearer": needed}, {"cookie": needed}, *keys],
+        **({"x-shared": True} if access.shared else {}),
         **({"x-scope": access.needed_scope} if access.needed_scope else {}),
         **({"x-roles": sorted(access.one_of_roles)} if access.one_of_roles else {}),
     }

@@ -320,8 +320,8 @@ class Connection:
             if len(tokens) > 1:
                 raise CarriersDisagreeError("send one bearer subprotocol")
             if tokens:
-                beside = await self._endpoint.identity.verify(tokens[0])
-                if principal is not None and principal.user_id != beside.user_id:
+                beside = await self._endpoint.identity.verify_credential(tokens[0], self._scope)
+                if principal is not None and not _are_same(principal, beside):
                     raise CarriersDisagreeError("the credentials belong to two users; send one")
                 principal = beside
         except TokenInvalidError as error:
@@ -468,9 +468,9 @@ class Connection:
         self, kind: str, payload: dict[str, Any], id_: str | int | None
     ) -> None:
         token = _parse(_TokenPayload, payload).token
-        principal = await self._endpoint.identity.verify(token)
+        principal = await self._endpoint.identity.verify_credential(token, self._scope)
         before = self.principal
-        if before is not None and before.user_id != principal.user_id:
+        if before is not None and not _are_same(before, principal):
             raise PrincipalChangedError("this socket belongs to another user; open a new one")
         self.principal = principal
         self._expired_at = None
@@ -614,6 +614,10 @@ class Connection:
         if not body["context"]:
             del body["context"]
         return body
+
+
+def _are_same(one: Principal, other: Principal) -> bool:
+    return (one.user_id, one.account_id) == (other.user_id, other.account_id)
 
 
 def restart_reason() -> str:

@@ -21,7 +21,7 @@ def add_account(router: ModuleRouter, parts: Parts) -> None:
 
     @router.get(
         "/me",
-        access=Access.user(),
+        access=Access.user(with_keys=True),
         summary="Who I am",
         response_model=UserView,
         errors=[errors.UserNotFoundError],

@@ -7,6 +7,7 @@ from fastapi import Query
 from trading_api.contracts.auth import REVOCATIONS_PATH, RevocationNotice
 from trading_api.kernel.clock import Clock
 from trading_api.modules.auth.api.account import add_account
+from trading_api.modules.auth.api.api_keys import add_api_keys, add_resolving, add_share_tokens
 from trading_api.modules.auth.api.parts import PRIVATE, Parts
 from trading_api.modules.auth.api.sign_in import add_sign_in
 from trading_api.modules.auth.api.tokens import add_tokens
@@ -21,12 +22,15 @@ def public_routes(parts: Parts) -> ModuleRouter:
     add_sign_in(router, parts)
     add_account(router, parts)
     add_tokens(router, parts)
+    add_api_keys(router, parts)
+    add_share_tokens(router, parts)
     return router
 
 
 def internal_routes(service: AuthServices, *, clock: Clock) -> ModuleRouter:
     """Return the routes for other modules, at absolute paths."""
     router = ModuleRouter(tags=["auth"])
+    add_resolving(router, service, clock)
 
     @router.get(
         REVOCATIONS_PATH,

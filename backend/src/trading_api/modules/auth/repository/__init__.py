@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+from trading_api.modules.auth.repository.api_keys import ApiKeyRepository
 from trading_api.modules.auth.repository.audit import AuditRepository
 from trading_api.modules.auth.repository.sessions import SessionRepository
 from trading_api.modules.auth.repository.throttles import ThrottleRepository
@@ -14,6 +15,7 @@ class AuthRepository:
 
     users: UserRepository = field(default_factory=UserRepository)
     sessions: SessionRepository = field(default_factory=SessionRepository)
+    api_keys: ApiKeyRepository = field(default_factory=ApiKeyRepository)
     throttles: ThrottleRepository = field(default_factory=ThrottleRepository)
     audit: AuditRepository = field(default_factory=AuditRepository)
 

@@ -1,5 +1,6 @@
 """Use cases of auth: each public method is one atomic unit and returns after its commit."""
 
+from trading_api.modules.auth.service.api_keys import ApiKeyService
 from trading_api.modules.auth.service.desk import AuthPolicy, Desk, SignIn
 from trading_api.modules.auth.service.registration import RegistrationService
 from trading_api.modules.auth.service.sessions import REVOCATIONS_MAX, SessionService
@@ -20,6 +21,7 @@ class AuthServices:
         self.sign_in = SignInService(desk)
         self.sessions = SessionService(desk)
         self.users = UserService(desk)
+        self.api_keys = ApiKeyService(desk)
 
 
 __all__ = ["REVOCATIONS_MAX", "AuthPolicy", "AuthServices", "Desk", "SignIn"]

@@ -1,6 +1,6 @@
 """What every use case of auth works with, and the steps that several of them take."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -17,6 +17,7 @@ from trading_api.modules.auth.domain import (
     fold_email,
     hash_token,
 )
+from trading_api.modules.auth.domain.api_keys import grantable_scopes
 from trading_api.modules.auth.domain.audit import AuditEntry, Caller, hash_state
 from trading_api.modules.auth.errors import UserNotFoundError
 from trading_api.modules.auth.ports import PasswordHasher, RevocationAnnouncer, TokenSigner
@@ -117,6 +118,36 @@ class Desk:
         )
         self.announce_after(transaction, revoked, now)
         return revoked
+
+    async def revoke_keys(
+        self,
+        transaction: Transaction,
+        user_id: str,
+        key_ids: Collection[str],
+        *,
+        reason: str,
+        now: datetime,
+    ) -> list[str]:
+        """Revoke API keys and share tokens; return the ids of those that lived.
+
+        Announced after the commit as ended sessions are.
+        """
+        revoked = await self.repository.api_keys.revoke_keys(
+            transaction, user_id=user_id, key_ids=key_ids, reason=reason, now=now
+        )
+        self.announce_after(transaction, revoked, now)
+        return revoked
+
+    async def revoke_excessive_keys(
+        self, transaction: Transaction, user: User, *, reason: str, now: datetime
+    ) -> list[str]:
+        """Revoke a user's keys that may more than the user may now; all of one switched off."""
+        live = await self.repository.api_keys.list_live_keys(
+            transaction, user.id, kinds=("live", "share"), now=now
+        )
+        allowed = grantable_scopes(user) if user.is_active else frozenset()
+        excessive = [each.id for each in live if not each.scopes <= allowed]
+        return await self.revoke_keys(transaction, user.id, excessive, reason=reason, now=now)
 
     async def lock_by_email(self, transaction: Transaction, email: str) -> User:
         """Return a user by address whose row nobody else changes before the commit.

@@ -189,10 +189,8 @@ class SessionService:
         relevant_us = to_us(now - self._desk.revocation_lifetime())
         start_us = max(since_us - _LATE_COMMITS // timedelta(microseconds=1), relevant_us)
         async with self._desk.database.snapshot() as transaction:
-            latest_us = await self._desk.repository.sessions.get_latest_revocation_us(transaction)
-            rows = await self._desk.repository.sessions.list_revoked(
-                transaction, since_us=start_us, limit=REVOCATIONS_MAX
-            )
+            latest_us = await self._latest_us(transaction)
+            rows = await self._list_revoked(transaction, since_us=start_us)
         lifetime_seconds = int(self._desk.revocation_lifetime().total_seconds())
         is_complete = len(rows) < REVOCATIONS_MAX
         return RevocationNotice(
@@ -210,8 +208,25 @@ class SessionService:
     async def get_revocation_beat(self, *, now: datetime) -> RevocationNotice:
         """Return when the last session ended; whoever hears it knows whether it missed one."""
         async with self._desk.database.snapshot() as transaction:
-            latest_us = await self._desk.repository.sessions.get_latest_revocation_us(transaction)
+            latest_us = await self._latest_us(transaction)
         return RevocationNotice(as_of_us=to_us(now), latest_at_us=latest_us, revoked=())
+
+    async def _latest_us(self, transaction: Transaction) -> int:
+        repository = self._desk.repository
+        return max(
+            await repository.sessions.get_latest_revocation_us(transaction),
+            await repository.api_keys.get_latest_revocation_us(transaction),
+        )
+
+    async def _list_revoked(
+        self, transaction: Transaction, *, since_us: int
+    ) -> list[tuple[str, int]]:
+        """Return ended sessions and revoked keys, oldest first."""
+        repository = self._desk.repository
+        limits = {"since_us": since_us, "limit": REVOCATIONS_MAX}
+        rows = await repository.sessions.list_revoked(transaction, **limits)
+        rows += await repository.api_keys.list_revoked(transaction, **limits)
+        return sorted(rows, key=lambda row: (row[1], row[0]))[:REVOCATIONS_MAX]
 
     def public_keys(self) -> Mapping[str, Any]:
         """Return the key set that verifies access tokens (RFC 7517)."""

@@ -65,9 +65,12 @@ class UserService:
         async with self._desk.database.transaction() as transaction:
             user = await self._desk.lock_by_email(transaction, email)
             await self._desk.repository.users.update_user(transaction, user.id, is_active=is_active)
+            changed = replace(user, is_active=is_active)
             if not is_active:
                 await self._desk.end_sessions(transaction, user.id, None, "disabled", now=now)
-            changed = replace(user, is_active=is_active)
+                await self._desk.revoke_excessive_keys(
+                    transaction, changed, reason="disabled", now=now
+                )
             await self._desk.audit(
                 transaction,
                 "user_enable" if is_active else "user_disable",
@@ -90,6 +93,9 @@ class UserService:
             await self._desk.repository.users.update_user(transaction, user.id, roles=roles)
             await self._desk.end_sessions(transaction, user.id, None, "roles_changed", now=now)
             changed = replace(user, roles=roles)
+            await self._desk.revoke_excessive_keys(
+                transaction, changed, reason="roles_changed", now=now
+            )
             await self._desk.audit(
                 transaction,
                 "user_roles",

@@ -15,6 +15,7 @@ from trading_api.modules.auth.domain import (
     SessionRules,
     fold_email,
 )
+from trading_api.modules.auth.domain.audit import Caller
 from trading_api.modules.auth.ports import Verification
 from trading_api.modules.auth.service import AuthPolicy
 
@@ -93,3 +94,7 @@ def an_email(address: str = "ann@example.com") -> EmailAddress:
 
 def a_device(name: str = "laptop", *, address: str = "192.0.2.1", cookie: str = "") -> Device:
     return Device.of(address=address, user_agent=name, hints=(), cookie=cookie)
+
+
+def a_caller(address: str = "192.0.2.1") -> Caller:
+    return Caller(address)

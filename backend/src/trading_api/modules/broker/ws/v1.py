@@ -12,6 +12,7 @@ from pydantic import BaseModel, Field
 
 from trading_api.kernel.clock import Clock
 from trading_api.kernel.errors import PermissionDeniedError
+from trading_api.modules.broker.errors import AccountNotFoundError
 from trading_api.modules.broker.schemas import (
     ConnectionView,
     ExecutionView,
@@ -61,7 +62,7 @@ class _Authorized:
     """What every channel of an account needs: to know whose it is."""
 
     params: ClassVar[type[RequestModel]] = AccountParameters
-    access: ClassVar[Access] = Access.scope("broker:read")
+    access: ClassVar[Access] = Access.scope("broker:read", shared=True)
 
     def __init__(self, accounts: AccountService, reports: ReportService, clock: Clock) -> None:
         self._accounts = accounts
@@ -69,7 +70,9 @@ class _Authorized:
         self._clock = clock
 
     async def authorize(self, principal: Principal | None, params: AccountParameters) -> None:
-        """Refuse an account of somebody else as one that doesn't exist."""
+        """Refuse an account of somebody else, or not shared, as one that doesn't exist."""
+        if principal is not None and principal.account_id not in (None, params.accountId):
+            raise AccountNotFoundError("there is no such trading account")
         await self._accounts.resolve(
             user_id=_user_of(principal), account_id=params.accountId, now=self._clock.now()
         )

@@ -122,7 +122,9 @@ def _add_platform_routes(
         """Describe the version that clients should use now."""
         return ApiVersionView.of(await service.get_current_version())
 
-    @router.get(f"{BASE}/modules", access=Access.user(), response_model=list[ModuleView])
+    @router.get(
+        f"{BASE}/modules", access=Access.user(with_keys=True), response_model=list[ModuleView]
+    )
     async def list_modules() -> list[ModuleView]:
         """List the modules and the processes that serve them, from their heartbeats."""
         return _by_module(await service.list_processes())

@@ -13,10 +13,11 @@ from trading_api.kernel.errors import (
 from trading_api.modules.broker.api.v1.parts import (
     EVENTS_MAX,
     OFFSETS,
-    READ,
+    SHARED,
     TRADE,
     AccountId,
-    AccountIdText,
+    PathAccountId,
+    guarded,
     json_of,
     offsets,
     replayed,
@@ -46,7 +47,7 @@ def add_accounts(
 
     @router.get(
         "/account",
-        access=READ,
+        access=SHARED,
         summary="The account and what it is worth",
         response_model=StateView,
         errors=[AccountNotFoundError],
@@ -59,13 +60,16 @@ def add_accounts(
 
     @router.get(
         "/accounts",
-        access=READ,
+        access=SHARED,
         summary="The user's trading accounts, the first one first",
         response_model=list[AccountView],
     )
     async def list_accounts(principal: CurrentPrincipal) -> Response:
         found = await accounts.list_accounts(user_id=user_of(principal), now=clock.now())
-        return json_of([AccountView.of(each) for each in found])
+        shared = guarded(principal, None)
+        return json_of(
+            [AccountView.of(each) for each in found if shared in (None, each.account_id)]
+        )
 
     @router.post(
         "/accounts",
@@ -97,12 +101,12 @@ def add_accounts(
 
     @router.get(
         "/accounts/{accountId}/state",
-        access=READ,
+        access=SHARED,
         summary="What an account is worth, marked to the newest quotes",
         response_model=StateView,
         errors=[AccountNotFoundError],
     )
-    async def get_state(account_id: AccountIdText, principal: CurrentPrincipal) -> Response:
+    async def get_state(account_id: PathAccountId, principal: CurrentPrincipal) -> Response:
         report = await reports.get_state(
             user_id=user_of(principal), account_id=account_id, now=clock.now()
         )
@@ -111,14 +115,14 @@ def add_accounts(
     @router.get(
         "/accounts/{accountId}/events",
         rate="history",
-        access=READ,
+        access=SHARED,
         summary="The account's gapless events behind a number, oldest first",
         response_model=list[EventView],
         responses=OFFSETS,
         errors=[AccountNotFoundError, EventsGoneError],
     )
     async def list_events(
-        account_id: AccountIdText,
+        account_id: PathAccountId,
         principal: CurrentPrincipal,
         since: Annotated[int, Query(ge=0, le=2**53, description="the last number seen")] = 0,
         limit: Annotated[int, Query(ge=1, le=EVENTS_MAX, description="events at most")] = 200,

@@ -13,6 +13,7 @@ from trading_api.modules.broker.api.v1.parts import (
     PAGE_DEFAULT,
     READ,
     REPLAYED,
+    SHARED,
     TRADE,
     AccountId,
     CursorText,
@@ -109,7 +110,7 @@ def add_orders(
 
     @router.get(
         "/orders",
-        access=READ,
+        access=SHARED,
         summary="Open orders and those closed since 00:00 UTC, newest first, at most 1000",
         response_model=list[OrderView],
         responses=OFFSETS,
@@ -134,7 +135,7 @@ def add_orders(
     @router.get(
         "/orders/history",
         rate="history",
-        access=READ,
+        access=SHARED,
         summary="Closed orders, newest first",
         response_model=list[OrderView],
         responses=NEXT_CURSOR,
@@ -170,7 +171,7 @@ def add_orders(
 
     @router.get(
         "/orders/{orderId}",
-        access=READ,
+        access=SHARED,
         summary="One order",
         response_model=OrderView,
         errors=[AccountNotFoundError, OrderNotFoundError],

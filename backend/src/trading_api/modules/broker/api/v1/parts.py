@@ -35,7 +35,7 @@ from trading_api.modules.broker.errors import (
 from trading_api.modules.broker.schemas import (
     encode,
 )
-from trading_api.runtime.http import Access
+from trading_api.runtime.http import Access, OptionalPrincipal
 from trading_api.runtime.http.wire import Symbol
 from trading_api.runtime.identity import Principal
 
@@ -56,7 +56,22 @@ CursorText = Annotated[
 SymbolFilter = Annotated[Symbol | None, Query(description="only this instrument")]
 
 
+def guarded(principal: Principal | None, account_id: str | None) -> str | None:
+    """Return the account that is meant, which for a guest with a share token is the shared one.
+
+    Raises:
+        AccountNotFoundError: the guest names another.
+    """
+    shared = None if principal is None else principal.account_id
+    if shared is None:
+        return account_id
+    if account_id not in (None, shared):
+        raise AccountNotFoundError("there is no such trading account")
+    return shared
+
+
 async def _account_of(
+    principal: OptionalPrincipal,
     by_query: Annotated[
         str | None,
         Query(alias="accountId", min_length=1, max_length=64, description="the trading account"),
@@ -68,12 +83,22 @@ async def _account_of(
     if by_query is not None and by_header is not None and by_query != by_header:
         message = "the query and the header X-Account-Id name two accounts"
         raise InvalidInputError(message, errors=[FieldError("accountId", "disagree", message)])
-    return by_query or by_header
+    return guarded(principal, by_query or by_header)
+
+
+async def _account_in_path(principal: OptionalPrincipal, account_id: AccountIdText) -> str:
+    guarded(principal, account_id)
+    return account_id
 
 
 AccountId = Annotated[str | None, Depends(_account_of)]
+PathAccountId = Annotated[str, Depends(_account_in_path)]
+"""The account in the path, checked against what a guest may see."""
 
 READ = Access.scope("broker:read")
+SHARED = Access.scope("broker:read", shared=True)
+"""Guests too; the route takes its account from ``AccountId`` or ``PathAccountId`` alone."""
+
 TRADE = Access.scope("broker:trade")
 ORDER_ERRORS = (
     AccountNotFoundError,

@@ -11,8 +11,8 @@ from trading_api.modules.broker.api.v1.parts import (
     OFFSETS,
     ORDER_ERRORS,
     PAGE_DEFAULT,
-    READ,
     REPLAYED,
+    SHARED,
     TRADE,
     AccountId,
     CursorText,
@@ -51,7 +51,7 @@ def add_positions(
 
     @router.get(
         "/positions",
-        access=READ,
+        access=SHARED,
         summary="What is held, marked to the newest quotes",
         response_model=list[PositionView],
         responses=OFFSETS,
@@ -95,7 +95,7 @@ def add_positions(
     @router.get(
         "/executions",
         rate="history",
-        access=READ,
+        access=SHARED,
         summary="Fills, newest first",
         response_model=list[ExecutionView],
         responses=NEXT_CURSOR,

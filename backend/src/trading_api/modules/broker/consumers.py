@@ -12,6 +12,8 @@ from trading_api.modules.broker.domain.instrument import Quote
 from trading_api.modules.broker.ports import QuoteSource
 from trading_api.modules.broker.schemas import ConnectionView, StateView, encode
 from trading_api.modules.broker.service import AccountService, MatchingService, ReportService
+from trading_api.modules.broker.service.financing import FinancingService
+from trading_api.modules.broker.service.margin_calls import MarginService
 from trading_api.modules.broker.service.retention import RetentionService
 from trading_api.runtime.database import Lease
 from trading_api.runtime.module import Consumer
@@ -32,6 +34,12 @@ EQUITY_SECONDS = 0.5
 """As often as the market moves."""
 
 RETENTION_SECONDS = 3600.0
+
+MARGIN_SECONDS = 0.25
+"""Twice as often as the market moves."""
+
+FINANCING_SECONDS = 10.0
+"""Midnight is charged at most this much later; by then's quantities all the same."""
 
 PENDING_MAX = 10_000
 """Quotes that wait to be matched; beyond it the oldest go, as if they had been missed."""
@@ -99,6 +107,36 @@ class MatchingLoop:
             self._quoted_at = self._clock.monotonic()
             self._pending.append(quote)
             self._is_woken.set()
+
+
+class MarginLoop:
+    """Watches the margin of every account, in one instance."""
+
+    def __init__(self, margin: MarginService, *, clock: Clock) -> None:
+        self._margin = margin
+        self._clock = clock
+
+    async def run(self, lease: Lease | None) -> None:
+        """Watch until cancelled."""
+        assert lease is not None, "margin is watched under its lease"
+        while True:
+            await self._margin.watch(lease=lease, now=self._clock.now())
+            await asyncio.sleep(MARGIN_SECONDS)
+
+
+class FinancingLoop:
+    """Charges financing after each 00:00 UTC, in one instance."""
+
+    def __init__(self, financing: FinancingService, *, clock: Clock) -> None:
+        self._financing = financing
+        self._clock = clock
+
+    async def run(self, lease: Lease | None) -> None:
+        """Charge until cancelled."""
+        assert lease is not None, "financing is charged under its lease"
+        while True:
+            await self._financing.charge(lease=lease, now=self._clock.now())
+            await asyncio.sleep(FINANCING_SECONDS)
 
 
 class RetentionLoop:

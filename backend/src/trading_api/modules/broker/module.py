@@ -11,12 +11,14 @@ from trading_api.contracts.broker import (
     AccountReset,
     AccountRestricted,
     ExecutionRecorded,
+    MarginCalled,
     OrderAccepted,
     OrderCanceled,
     OrderExpired,
     OrderFilled,
     OrderModified,
     OrderRejected,
+    StoppedOut,
 )
 from trading_api.ledger.engine import Ledger
 from trading_api.modules.broker import tables
@@ -26,12 +28,15 @@ from trading_api.modules.broker.api.internal import build_internal_router
 from trading_api.modules.broker.consumers import (
     ConnectionFeed,
     EquityFeed,
+    FinancingLoop,
+    MarginLoop,
     MatchingLoop,
     RetentionLoop,
     build_consumers,
 )
 from trading_api.modules.broker.domain.instrument import Policy
 from trading_api.modules.broker.domain.limits import RiskLimits
+from trading_api.modules.broker.domain.schedules import FinancingRate
 from trading_api.modules.broker.repository import BrokerRepository
 from trading_api.modules.broker.repository.marks import MarkRepository
 from trading_api.modules.broker.service import (
@@ -42,7 +47,9 @@ from trading_api.modules.broker.service import (
 )
 from trading_api.modules.broker.service.controls import ControlService
 from trading_api.modules.broker.service.desk import Books
+from trading_api.modules.broker.service.financing import FinancingService
 from trading_api.modules.broker.service.leverage import LeverageService
+from trading_api.modules.broker.service.margin_calls import MarginService
 from trading_api.modules.broker.service.marks import MarkService
 from trading_api.modules.broker.service.resets import ResetService
 from trading_api.modules.broker.service.retention import RetentionService
@@ -84,6 +91,8 @@ class BrokerModule(Module):
             OrderExpired,
             OrderRejected,
             ExecutionRecorded,
+            MarginCalled,
+            StoppedOut,
         ),
         consumes=(UserRegistered,),
         has_websocket=True,
@@ -182,6 +191,21 @@ class BrokerModule(Module):
             ),
             clock=clock,
         )
+        margin = MarginLoop(
+            MarginService(database=database, books=books, quotes=self._quotes, leases=leases),
+            clock=clock,
+        )
+        financing = FinancingLoop(
+            FinancingService(
+                database=database,
+                books=books,
+                quotes=self._quotes,
+                instruments=instruments,
+                leases=leases,
+                policy=policy,
+            ),
+            clock=clock,
+        )
         cursors = Cursors(
             load_secret_key(context.settings.secrets_directory, context.environ),
             purpose="broker.lists",
@@ -211,6 +235,8 @@ class BrokerModule(Module):
                 BackgroundTask("equity", equity.run),
                 BackgroundTask("connection", connection.run),
                 BackgroundTask("retention", retention.run, lease="retention"),
+                BackgroundTask("margin", margin.run, lease="margin"),
+                BackgroundTask("financing", financing.run, lease="financing"),
             ],
             commands=[
                 Command(
@@ -255,6 +281,17 @@ def _policy_of(settings: BrokerSettings) -> Policy:
             "crypto": settings.commission_crypto_ppm,
         },
         slippage_cap_ppm=settings.slippage_cap_ppm,
+        financing_by_kind={
+            "stock": FinancingRate(
+                settings.financing_stock_long_ppm, settings.financing_stock_short_ppm
+            ),
+            "forex": FinancingRate(
+                settings.financing_forex_long_ppm, settings.financing_forex_short_ppm
+            ),
+            "crypto": FinancingRate(
+                settings.financing_crypto_long_ppm, settings.financing_crypto_short_ppm
+            ),
+        },
         limits=RiskLimits(
             price_band_ppm=settings.price_band_ppm,
             position_value_max=settings.position_value_max,

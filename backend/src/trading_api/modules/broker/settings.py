@@ -51,6 +51,17 @@ class BrokerSettings(OwnedSettings):
         default=100, ge=0, le=100_000, description="of one account in the long run; 0: any"
     )
     orders_burst: int = Field(default=200, ge=1, le=100_000, description="at once")
+    financing_stock_long_ppm: int = Field(
+        default=60_000,
+        ge=-(10**6),
+        le=10**6,
+        description="yearly cost of holding, parts per million of the value; below 0: paid out",
+    )
+    financing_stock_short_ppm: int = Field(default=20_000, ge=-(10**6), le=10**6)
+    financing_forex_long_ppm: int = Field(default=25_000, ge=-(10**6), le=10**6)
+    financing_forex_short_ppm: int = Field(default=10_000, ge=-(10**6), le=10**6)
+    financing_crypto_long_ppm: int = Field(default=150_000, ge=-(10**6), le=10**6)
+    financing_crypto_short_ppm: int = Field(default=50_000, ge=-(10**6), le=10**6)
     slippage_cap_ppm: int = Field(
         default=1000, ge=0, le=100_000, description="margin of market orders is reserved above ask"
     )

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import date, datetime
 from enum import StrEnum
 
 from trading_api.kernel.values import Currency
@@ -52,6 +52,7 @@ class Account:
         pace_us: when its orders so far are worked off, microseconds since 1970 UTC; see the order
             rate in ``domain.risk``.
         margin_called_at: when its margin call began, UTC; None while there is none.
+        financed_on: the last UTC day whose beginning was charged.
     """
 
     account_id: str
@@ -71,6 +72,7 @@ class Account:
     leverages: Mapping[str, int] = field(default_factory=dict)
     pace_us: int = 0
     margin_called_at: datetime | None = None
+    financed_on: date = date(1970, 1, 1)
 
     @property
     def effective_state(self) -> TradingState:
@@ -98,6 +100,7 @@ class Valuation:
         reserved_minor: what the open orders may come to need.
         realized_minor: what closing has earned over all time, before commission.
         commission_minor: what all fills have cost.
+        financing_minor: what holding overnight has cost.
     """
 
     cash_minor: int
@@ -106,6 +109,7 @@ class Valuation:
     reserved_minor: int
     realized_minor: int
     commission_minor: int
+    financing_minor: int = 0
 
     @property
     def equity_minor(self) -> int:
@@ -128,7 +132,7 @@ def compute_valuation(
     *, cash_minor: int, positions: Iterable[Position], quotes: Mapping[str, Quote]
 ) -> Valuation:
     """Return what an account is worth; a position without a quote stands at its last fill."""
-    unrealized = margin = reserved = realized = commission = 0
+    unrealized = margin = reserved = realized = commission = financing = 0
     for position in positions:
         mark = position.mark(quotes.get(position.symbol))
         unrealized += position.compute_unrealized(mark)
@@ -136,4 +140,5 @@ def compute_valuation(
         reserved += position.reserved_minor
         realized += position.realized_minor
         commission += position.commission_minor
-    return Valuation(cash_minor, unrealized, margin, reserved, realized, commission)
+        financing += position.financing_minor
+    return Valuation(cash_minor, unrealized, margin, reserved, realized, commission, financing)

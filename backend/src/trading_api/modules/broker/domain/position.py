@@ -20,6 +20,7 @@ class Position:
         cost: signed value of what is held at its entry prices, 10^-8; same sign as the quantity.
         realized_minor: what closing has earned over all time, before commission, minor units.
         commission_minor: what all fills have cost, minor units.
+        financing_minor: what holding it overnight has cost, minor units; negative when paid out.
         reserved_minor: margin and commission reserved for this instrument's open orders.
         last_price: raw price of the newest fill; 0 before the first.
         opened_at: when what is held now was opened, UTC; None while flat.
@@ -33,6 +34,7 @@ class Position:
     cost: int = 0
     realized_minor: int = 0
     commission_minor: int = 0
+    financing_minor: int = 0
     reserved_minor: int = 0
     last_price: int = 0
     opened_at: datetime | None = None

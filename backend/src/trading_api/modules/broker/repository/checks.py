@@ -12,6 +12,7 @@ Each check has the id of the invariant it proves:
 * O14 an account's events are numbered without a gap, and its newest number is stored
 * P1 a position is the sum of its executions, at the cost they leave
 * P2 cash is the opening balance, all results and all commissions, to the cent
+* P2 financing of an instrument is what was posted for it
 * P4 results and closed quantities of every execution follow from those before it
 * L… the ledger's own proofs
 """
@@ -74,6 +75,7 @@ async def _check_account(transaction: Transaction, account: Any) -> list[Violati
         *_check_reservations(positions, orders),
         *_check_events(account_id, account["event_sequence"], events),
         *await _check_cash(transaction, account, executions),
+        *await _check_financing(transaction, account, positions),
     ]
 
 
@@ -284,3 +286,28 @@ async def _check_cash(
         for (type_, reference), amount in posted.items()
     ]
     return violations
+
+
+async def _check_financing(
+    transaction: Transaction, account: Any, positions: Sequence[Position]
+) -> list[Violation]:
+    """Compare what positions say they cost overnight with the ledger."""
+    cash_id = f"{account['account_id']}:{account['currency']}"
+    entries, postings = tables.ledger.entries, tables.ledger.postings
+    posted: defaultdict[str, int] = defaultdict(int)
+    for row in await transaction.all(
+        sa.select(entries.c.reference, postings.c.side, postings.c.amount_minor)
+        .join_from(postings, entries, postings.c.entry_id == entries.c.entry_id)
+        .where(postings.c.account_id == cash_id, entries.c.type == "FINANCING")
+    ):
+        symbol = row.reference.partition(" ")[0]
+        posted[symbol] += row.amount_minor if row.side == "DEBIT" else -row.amount_minor
+    for position in positions:
+        posted[position.symbol] -= position.financing_minor
+    return [
+        Violation(
+            "P2", f"{account['account_id']} {symbol}", f"financing differs from postings by {each}"
+        )
+        for symbol, each in sorted(posted.items())
+        if each
+    ]

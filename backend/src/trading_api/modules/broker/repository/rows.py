@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any, assert_never
 
 from trading_api.kernel.clock import from_us, to_us
@@ -29,6 +29,8 @@ from trading_api.modules.broker.domain.order import (
 from trading_api.modules.broker.domain.position import Position
 
 Values = Mapping[Any, Any]
+
+_EPOCH_DAY = date(1970, 1, 1).toordinal()
 
 
 def account_values(account: Account) -> dict[str, Any]:
@@ -57,6 +59,7 @@ def mutable_values(account: Account) -> dict[str, Any]:
         "leverages": json.dumps(dict(account.leverages), separators=(",", ":"), sort_keys=True),
         "pace_us": account.pace_us,
         "margin_called_at_us": _us(account.margin_called_at),
+        "financed_day": account.financed_on.toordinal() - _EPOCH_DAY,
     }
 
 
@@ -80,6 +83,7 @@ def account_of(values: Values) -> Account:
         leverages=json.loads(values["leverages"]),
         pace_us=values["pace_us"],
         margin_called_at=_instant(values["margin_called_at_us"]),
+        financed_on=date.fromordinal(values["financed_day"] + _EPOCH_DAY),
     )
 
 
@@ -214,6 +218,7 @@ def position_values(position: Position) -> dict[str, Any]:
         "cost": position.cost,
         "realized_minor": position.realized_minor,
         "commission_minor": position.commission_minor,
+        "financing_minor": position.financing_minor,
         "reserved_minor": position.reserved_minor,
         "last_price": position.last_price,
         "opened_at_us": _us(position.opened_at),
@@ -238,6 +243,8 @@ def position_of(values: Values) -> Position:
         cost=values["cost"],
         realized_minor=values["realized_minor"],
         commission_minor=values["commission_minor"],
+        # Absent in events from before there was financing.
+        financing_minor=values.get("financing_minor", 0),
         reserved_minor=values["reserved_minor"],
         last_price=values["last_price"],
         opened_at=_instant(values["opened_at_us"]),

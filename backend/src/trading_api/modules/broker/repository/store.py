@@ -1,7 +1,8 @@
 """Queries of the broker's tables."""
 
 from collections.abc import Sequence
-from datetime import datetime
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
@@ -13,6 +14,7 @@ from trading_api.modules.broker.domain.execution import Execution
 from trading_api.modules.broker.domain.instrument import Quote
 from trading_api.modules.broker.domain.order import Order, OrderSide, OrderStatus, OrderType
 from trading_api.modules.broker.domain.position import Position
+from trading_api.modules.broker.domain.schedules import midnight_of
 from trading_api.modules.broker.repository import rows
 from trading_api.modules.broker.tables import (
     CLOSED_STATUSES,
@@ -22,10 +24,30 @@ from trading_api.modules.broker.tables import (
     accounts,
     controls,
     executions,
+    ledger,
     orders,
     positions,
 )
 from trading_api.runtime.database import Transaction
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class Margined:
+    """An account that holds something.
+
+    Attributes:
+        cash_minor: what its ledger says.
+        is_called: whether a margin call is on.
+        positions: what it holds.
+    """
+
+    account_id: str
+    cash_minor: int
+    is_called: bool
+    positions: tuple[Position, ...]
+
 
 _ACCOUNT = sa.select(
     accounts,
@@ -398,6 +420,86 @@ class BrokerRepository:
             )
         )
         return result.rowcount
+
+    async def list_margined(
+        self, transaction: Transaction, *, after: str, limit: int
+    ) -> list[Margined]:
+        """Return accounts that hold something, by id, with what their worth depends on."""
+        held = (
+            sa.select(positions.c.account_id)
+            .where(positions.c.signed_quantity != 0, positions.c.account_id > after)
+            .distinct()
+            .order_by(positions.c.account_id)
+            .limit(limit)
+            .subquery()
+        )
+        found = await transaction.all(
+            sa.select(
+                accounts.c.account_id,
+                accounts.c.margin_called_at_us,
+                ledger.accounts.c.balance_minor,
+            )
+            .join_from(held, accounts, accounts.c.account_id == held.c.account_id)
+            .join(
+                ledger.accounts,
+                ledger.accounts.c.account_id == accounts.c.account_id + ":" + accounts.c.currency,
+            )
+            .order_by(accounts.c.account_id)
+        )
+        theirs: dict[str, list[Position]] = {row.account_id: [] for row in found}
+        for row in await transaction.all(
+            sa.select(positions).where(
+                positions.c.account_id.in_(sa.select(held.c.account_id)),
+                positions.c.signed_quantity != 0,
+            )
+        ):
+            theirs[row.account_id].append(rows.position_of(row._mapping))
+        return [
+            Margined(
+                row.account_id,
+                row.balance_minor,
+                row.margin_called_at_us is not None,
+                tuple(theirs[row.account_id]),
+            )
+            for row in found
+        ]
+
+    async def list_to_finance(
+        self, transaction: Transaction, *, today: date, after: str, limit: int
+    ) -> list[str]:
+        """Return accounts not charged for today's beginning that may have held something then."""
+        begins = midnight_of(today)
+        found = await transaction.all(
+            sa.select(accounts.c.account_id)
+            .where(
+                accounts.c.account_id > after,
+                accounts.c.financed_day < (begins - _EPOCH).days,
+                sa.exists().where(
+                    positions.c.account_id == accounts.c.account_id,
+                    sa.or_(
+                        positions.c.signed_quantity != 0,
+                        positions.c.updated_at_us >= to_us(begins),
+                    ),
+                ),
+            )
+            .order_by(accounts.c.account_id)
+            .limit(limit)
+        )
+        return [row.account_id for row in found]
+
+    async def list_executions_since(
+        self, transaction: Transaction, account_id: str, *, since: datetime
+    ) -> list[Execution]:
+        """Return an account's executions from an instant on, oldest first."""
+        found = await transaction.all(
+            sa.select(executions)
+            .where(
+                executions.c.account_id == account_id,
+                executions.c.executed_at_us >= to_us(since),
+            )
+            .order_by(executions.c.sequence)
+        )
+        return [rows.execution_of(row._mapping) for row in found]
 
     async def list_events(
         self, transaction: Transaction, account_id: str, *, after: int, limit: int

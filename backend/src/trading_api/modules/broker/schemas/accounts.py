@@ -13,6 +13,7 @@ from trading_api.kernel.values import decimal_of
 from trading_api.modules.broker.domain.account import Account, PositionMode, TradingState
 from trading_api.modules.broker.domain.event import AccountEvent, CashChange, Notice, NoticeCode
 from trading_api.modules.broker.domain.execution import Execution
+from trading_api.modules.broker.domain.levels import compute_level
 from trading_api.modules.broker.domain.order import (
     Order,
 )
@@ -25,6 +26,7 @@ from trading_api.modules.broker.schemas.wire import (
     Number,
     Request,
     View,
+    decimal_or_none,
     money_of,
     ms_of,
 )
@@ -215,8 +217,12 @@ class StateView(View):
     unrealized_pl: Number
     realized_pl: Number = Field(description="before commission")
     commission: Number
+    financing: Number = Field(description="what holding overnight has cost")
     margin_used: Number
     margin_reserved: Number = Field(description="for open orders")
+    margin_level: Number | None = Field(
+        description="equity in percent of margin used, rounded down; absent without margin"
+    )
     margin_available: Number = Field(description="for new orders; may be negative")
     withdrawable: Number
     positions: list[PositionView]
@@ -239,6 +245,8 @@ class StateView(View):
             unrealized_pl=money(worth.unrealized_minor),
             realized_pl=money(worth.realized_minor),
             commission=money(worth.commission_minor),
+            financing=money(worth.financing_minor),
+            margin_level=decimal_or_none(compute_level(worth), 2),
             margin_used=money(worth.margin_minor),
             margin_reserved=money(worth.reserved_minor),
             margin_available=money(worth.available_minor),

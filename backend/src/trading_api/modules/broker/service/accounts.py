@@ -1,6 +1,6 @@
 """Trading accounts: opened once per user by event or on first access, and more on demand."""
 
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import partial
 
 import structlog
@@ -201,6 +201,7 @@ class AccountService:
             opened_at=now,
             starting_cash_minor=opening_cash.minor,
             position_mode=position_mode,
+            financed_on=now.astimezone(UTC).date(),
         )
         if not await books.repository.add_account(transaction, account):
             return None

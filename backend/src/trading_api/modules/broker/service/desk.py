@@ -66,6 +66,7 @@ class HouseAccounts:
     external: LedgerAccount
     pnl: LedgerAccount
     commission: LedgerAccount
+    financing: LedgerAccount
     negative_balance: LedgerAccount
 
     @classmethod
@@ -81,12 +82,20 @@ class HouseAccounts:
             external=house_account(AccountType.EXTERNAL, currency, book=book),
             pnl=house("pnl"),
             commission=house("commission"),
+            financing=house("financing"),
             negative_balance=house("negative_balance"),
         )
 
     def all(self) -> list[LedgerAccount]:
         """Return every one of them."""
-        return [self.cash, self.external, self.pnl, self.commission, self.negative_balance]
+        return [
+            self.cash,
+            self.external,
+            self.pnl,
+            self.commission,
+            self.financing,
+            self.negative_balance,
+        ]
 
 
 @dataclass(frozen=True, slots=True)

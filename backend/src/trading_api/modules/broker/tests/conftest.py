@@ -24,7 +24,9 @@ from trading_api.modules.broker.service import (
 )
 from trading_api.modules.broker.service.controls import ControlService
 from trading_api.modules.broker.service.desk import Books
+from trading_api.modules.broker.service.financing import FinancingService
 from trading_api.modules.broker.service.leverage import LeverageService
+from trading_api.modules.broker.service.margin_calls import MarginService
 from trading_api.modules.broker.service.orders import Placed
 from trading_api.modules.broker.service.reports import AccountReport
 from trading_api.modules.broker.service.resets import ResetService
@@ -63,6 +65,8 @@ class Venue:
     resets: ResetService
     controls: ControlService
     retention: RetentionService
+    margin: MarginService
+    financing: FinancingService
     renewed: list[str]
     leases: Leases
     wakes: list[tuple[str, int]]
@@ -208,6 +212,15 @@ def build_venue(
         controls=ControlService(database=database, books=books),
         retention=RetentionService(
             database=database, books=books, leases=leases, keep_events=timedelta(days=30)
+        ),
+        margin=MarginService(database=database, books=books, quotes=market, leases=leases),
+        financing=FinancingService(
+            database=database,
+            books=books,
+            quotes=market,
+            instruments=instruments,
+            leases=leases,
+            policy=policy,
         ),
         renewed=renewed,
         leases=leases,

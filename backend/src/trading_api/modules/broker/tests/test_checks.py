@@ -14,6 +14,7 @@ FAULTS = {
     "filled value": ("UPDATE broker.orders SET filled_value = filled_value + 1", {"O1"}),
     "cost": ("UPDATE broker.positions SET cost = cost + 1", {"P1"}),
     "commission": ("UPDATE broker.positions SET commission_minor = 0", {"P1"}),
+    "financing": ("UPDATE broker.positions SET financing_minor = 1", {"P2"}),
     "reservation": ("UPDATE broker.positions SET reserved_minor = 0", {"O12"}),
     "lost event": ("DELETE FROM broker.account_events WHERE sequence = 4", {"O14"}),
     "wrong count": ("UPDATE broker.accounts SET event_sequence = 99", {"O14"}),

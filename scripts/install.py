@@ -26,6 +26,7 @@ from pathlib import Path
 
 BACKEND = Path(__file__).resolve().parents[1] / "backend"
 LOCKS = {"run": BACKEND / "requirements.txt", "test": BACKEND / "requirements-test.txt"}
+NODE_PACKAGES = BACKEND / "tests" / "js"
 PYTHON_MIN = (3, 11)
 PYTHON_END = (3, 14)
 
@@ -46,6 +47,8 @@ def main() -> int:
     if not sync_with_uv(python, options.level):
         sync_with_pip(python, LOCKS[options.level])
     install_editable(options.venv, python)
+    if options.level == "test":
+        install_node_packages(options.venv)
     stamp_of(options.venv).write_text(stamp(options.level))
     say(f"installed in {time.monotonic() - began:.0f} s")
     return 0
@@ -63,7 +66,10 @@ def is_current(folder: Path, level: str) -> bool:
 def stamp(level: str) -> str:
     """Return what identifies an installation: level, lock, project file, interpreter, place."""
     digest = hashlib.sha256()
-    for path in (LOCKS[level], BACKEND / "pyproject.toml", Path(__file__)):
+    paths = [LOCKS[level], BACKEND / "pyproject.toml", Path(__file__)]
+    if level == "test":
+        paths.append(NODE_PACKAGES / "package-lock.json")
+    for path in paths:
         digest.update(path.read_bytes())
     digest.update(f"{sys.version_info[:2]} {BACKEND}".encode())
     return f"{level} {digest.hexdigest()}\n"
@@ -186,6 +192,24 @@ def install_editable(folder: Path, python: Path) -> None:
     for name in project.get("scripts", {}):
         (folder / "bin" / name).chmod(0o755)
     (info / "RECORD").write_text("".join(records) + f"{info.name}/RECORD,,\n")
+
+
+def install_node_packages(folder: Path) -> None:
+    """Install what tests run in a browser, with the npm of the lock.
+
+    Exactly the locked versions, by their hashes. Tests that need them say so where they are
+    missing, so that a host that reaches no npm registry can run all others.
+    """
+    path = f"{folder / 'bin'}{os.pathsep}{os.environ.get('PATH', '')}"
+    command = [folder / "bin" / "npm", "ci", "--silent", "--no-progress"]
+    done = subprocess.run(  # noqa: S603 - the lock's own program
+        [str(word) for word in command],
+        cwd=NODE_PACKAGES,
+        env={**os.environ, "PATH": path},
+        check=False,
+    )
+    if done.returncode:
+        say("the charting library for tests can't be installed; its tests will say so")
 
 
 PIP_OPTIONS = ("--quiet", "--disable-pip-version-check", "--require-hashes", "--no-input")

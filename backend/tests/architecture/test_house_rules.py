@@ -64,3 +64,11 @@ def test_lock_has_hashes_and_no_address(lock: str) -> None:
     names = re.findall(r"^[a-z0-9][^\s=]*==", text, flags=re.MULTILINE)
     assert len(names) > 50
     assert text.count("--hash=sha256:") >= len(names)
+
+
+def test_lock_of_node_packages_has_hashes_and_no_address() -> None:
+    text = (ROOT / "backend/tests/js/package-lock.json").read_text()
+    assert re.search(r"https?://|git\+|file:", text) is None
+    versions = text.count('"version":')
+    assert versions >= 2
+    assert text.count('"integrity": "sha512-') == versions

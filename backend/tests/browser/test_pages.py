@@ -2,15 +2,11 @@
 
 import asyncio
 import json
-import os
-import shutil
 from collections.abc import AsyncIterator, Callable, Iterator
 from urllib.parse import urlsplit
 
 import pytest
 import uvicorn
-from selenium import webdriver
-from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.chrome.webdriver import WebDriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
@@ -19,6 +15,7 @@ from trading_api.app import create_app
 from trading_api.runtime.database.migrations import upgrade
 from trading_api.runtime.registry import discover, select
 from trading_api.runtime.settings import PlatformSettings, load_settings
+from trading_api.testkit.browser import open_browser
 from trading_api.testkit.bus import BusServer, eventually
 from trading_api.testkit.fleet import free_port
 
@@ -30,20 +27,8 @@ SECONDS = 20
 @pytest.fixture(scope="module")
 def browser() -> Iterator[WebDriver]:
     """A headless Chromium that notes every request it makes."""
-    program = shutil.which("chromium") or shutil.which("google-chrome")
-    driver = shutil.which("chromedriver")
-    if program is None or driver is None:
-        if os.environ.get("CI"):
-            pytest.fail("no browser: install chromium and chromium-driver")
-        pytest.skip("no browser: install chromium and chromium-driver")
-    options = webdriver.ChromeOptions()
-    options.binary_location = program
-    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--window-size=1200,900"):
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"performance": "ALL", "browser": "ALL"})
-    made = webdriver.Chrome(options=options, service=Service(driver))
-    yield made
-    made.quit()
+    with open_browser() as opened:
+        yield opened
 
 
 @pytest.fixture

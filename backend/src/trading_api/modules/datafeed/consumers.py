@@ -28,3 +28,20 @@ class CatalogueWatch:
                     log.info("catalogue_loaded")
             except TradingError as error:
                 log.warning("catalogue_not_readable", code=error.code)
+
+
+class TextWriter:
+    """Writes the finished texts of large series, so that their windows needn't be encoded."""
+
+    def __init__(self, service: DatafeedService) -> None:
+        self._service = service
+
+    async def run(self, _: Lease | None) -> None:
+        """Look for such series until cancelled; a full disk costs speed, nothing else."""
+        while True:
+            try:
+                if made := await self._service.write_texts():
+                    log.info("texts_written", series=made)
+            except OSError:
+                log.warning("texts_not_written", exc_info=True)
+            await asyncio.sleep(INTERVAL_SECONDS)

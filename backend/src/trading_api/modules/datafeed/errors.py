@@ -10,7 +10,12 @@ TradingError
 ├── InvalidInputError
 │   ├── InstrumentInvalidError       its parts contradict one another, or its series
 │   ├── ResolutionUnsupportedError   not a resolution, or finer than the instrument's data
-│   └── WindowInvalidError           the time window makes no sense
+│   ├── WindowInvalidError           the time window makes no sense
+│   ├── ImportUnreadableError        not a file of bars
+│   └── ImportRefusedError           some of its lines are bad; nothing was imported
+├── ConflictError
+│   ├── ImportMismatchError          the series has another resolution, or fewer decimals
+│   └── ImportBusyError              the same file is being imported already
 └── UnavailableError
     └── MarketDataMissingError       the history was never loaded
 
@@ -39,6 +44,10 @@ class DatafeedErrorCode(ErrorCode):
     RESOLUTION_UNSUPPORTED = "datafeed.resolution.unsupported"
     WINDOW_INVALID = "datafeed.window.invalid"
     MARKET_DATA_MISSING = "datafeed.market_data.missing"
+    IMPORT_UNREADABLE = "datafeed.import.unreadable"
+    IMPORT_REFUSED = "datafeed.import.refused"
+    IMPORT_MISMATCH = "datafeed.import.mismatch"
+    IMPORT_BUSY = "datafeed.import.busy"
 
 
 class InstrumentNotFoundError(NotFoundError):
@@ -88,6 +97,34 @@ class WindowInvalidError(InvalidInputError):
 
     code: ClassVar[ErrorCode] = DatafeedErrorCode.WINDOW_INVALID
     title: ClassVar[str] = "Invalid time window"
+
+
+class ImportUnreadableError(InvalidInputError):
+    """The file isn't one of bars in a format that is read here."""
+
+    code: ClassVar[ErrorCode] = DatafeedErrorCode.IMPORT_UNREADABLE
+    title: ClassVar[str] = "Not a file of bars"
+
+
+class ImportRefusedError(InvalidInputError):
+    """Some lines of the file are bad, so nothing of it was imported."""
+
+    code: ClassVar[ErrorCode] = DatafeedErrorCode.IMPORT_REFUSED
+    title: ClassVar[str] = "Bad lines"
+
+
+class ImportMismatchError(ConflictError):
+    """The file doesn't fit the series that it shall go into."""
+
+    code: ClassVar[ErrorCode] = DatafeedErrorCode.IMPORT_MISMATCH
+    title: ClassVar[str] = "Another kind of series"
+
+
+class ImportBusyError(ConflictError):
+    """Another run imports the same file into the same series right now."""
+
+    code: ClassVar[ErrorCode] = DatafeedErrorCode.IMPORT_BUSY
+    title: ClassVar[str] = "Already being imported"
 
 
 class MarketDataMissingError(UnavailableError):

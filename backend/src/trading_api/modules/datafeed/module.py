@@ -8,13 +8,17 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from trading_api.contracts.datafeed import InstrumentChanged
 from trading_api.kernel.clock import Clock
 from trading_api.modules.datafeed import tables
+from trading_api.modules.datafeed.adapters import bar_formats
+from trading_api.modules.datafeed.adapters.bar_files import BarFiles
 from trading_api.modules.datafeed.adapters.broker import BrokerExecutions
 from trading_api.modules.datafeed.adapters.bundled import BundledHistory
 from trading_api.modules.datafeed.adapters.calendars import ExchangeCalendars
+from trading_api.modules.datafeed.api.bulk import build_bulk_router
 from trading_api.modules.datafeed.api.instruments import build_instruments_router
 from trading_api.modules.datafeed.api.udf import build_udf_router
 from trading_api.modules.datafeed.api.v1 import build_internal_router, build_router
-from trading_api.modules.datafeed.consumers import CatalogueWatch
+from trading_api.modules.datafeed.commands import ImportCommand
+from trading_api.modules.datafeed.consumers import CatalogueWatch, TextWriter
 from trading_api.modules.datafeed.domain.instrument import Exchange
 from trading_api.modules.datafeed.domain.resolution import parse_resolution
 from trading_api.modules.datafeed.domain.selection import BARS_MAX
@@ -23,6 +27,8 @@ from trading_api.modules.datafeed.repository import InstrumentRepository, Market
 from trading_api.modules.datafeed.service import (
     TIME_MAX,
     DatafeedService,
+    ExportService,
+    ImportService,
     InstrumentService,
     MarkService,
     SeedProgress,
@@ -68,6 +74,7 @@ class DatafeedModule(Module):
             repository=MarketRepository(),
             history=BundledHistory(),
             required=settings.required_tickers,
+            files=BarFiles(context.settings.data_directory / "bars"),
         )
         self._settings, self._clock = settings, clock
         access = Access.public() if settings.datafeed_public else Access.scope("datafeed:read")
@@ -90,6 +97,26 @@ class DatafeedModule(Module):
                 service=service, instruments=instruments, clock=clock, access=access
             ),
             prefix="",
+        )
+        imports = ImportService(database=database, market=service, ids=context.ids)
+        router.include(
+            build_bulk_router(
+                imports=imports,
+                exports=ExportService(market=service),
+                clock=clock,
+                access=access,
+                spool=context.settings.data_directory / "uploads",
+                make_writer=bar_formats.writer_of,
+                open_source=bar_formats.source_of,
+                digest_of=bar_formats.digest_of,
+            ),
+            prefix="",
+        )
+        importing = ImportCommand(
+            imports=imports,
+            clock=clock,
+            open_source=bar_formats.source_of,
+            digest_of=bar_formats.digest_of,
         )
         udf = build_udf_router(service=service, marks=marks, clock=clock, access=access)
         router.include(udf, prefix="/udf")
@@ -115,9 +142,13 @@ class DatafeedModule(Module):
                 BackgroundTask("feed", feed.run, lease="feed"),
                 BackgroundTask("broadcaster", broadcaster.run),
                 BackgroundTask("catalogue", CatalogueWatch(service).run),
+                BackgroundTask("texts", TextWriter(service).run),
             ),
             checks=(Check("market_data", service.ensure_loaded),),
-            commands=(Command("seed", "load the bundled market history", seed.run),),
+            commands=(
+                Command("seed", "load the bundled market history", seed.run),
+                Command("import", "import a file of bars into a series", importing.run),
+            ),
             outbox=outbox,
             leases=Leases(
                 tables.lease_rows, database=database, clock=clock, owner=context.instance

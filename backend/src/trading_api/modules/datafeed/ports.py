@@ -1,14 +1,19 @@
 """What datafeed needs from outside."""
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import AbstractContextManager
 from datetime import date, datetime
 from typing import Protocol
 
 from trading_api.modules.datafeed.domain.calendar import TradingCalendar
+from trading_api.modules.datafeed.domain.columns import Columns
 from trading_api.modules.datafeed.domain.demo import Split
+from trading_api.modules.datafeed.domain.importing import Batch, ImportSpec, Reached
 from trading_api.modules.datafeed.domain.instrument import Instrument
 from trading_api.modules.datafeed.domain.mark import OwnExecution
+from trading_api.modules.datafeed.domain.selection import StoredTexts
 from trading_api.modules.datafeed.domain.series import SourcedSeries
+from trading_api.modules.datafeed.domain.text import Scale
 
 
 class HistorySource(Protocol):
@@ -32,6 +37,48 @@ class HistorySource(Protocol):
 
     def instruments(self) -> Iterator[Instrument]:
         """Yield the instruments made of its series."""
+        ...
+
+
+class BarSource(Protocol):
+    """A file of bars to import.
+
+    Attributes:
+        size: what positions count up to: bytes, or rows.
+    """
+
+    size: int
+
+    def guess_decimals(self) -> tuple[int, int]:
+        """Return the decimals of prices and of volumes at the file's beginning."""
+        ...
+
+    def read(self, spec: ImportSpec, reached: Reached) -> Iterator[Batch]:
+        """Yield the file's bars from where ``reached`` says, judged."""
+        ...
+
+
+class SeriesFiles(Protocol):
+    """Files beside the database that large series are served from."""
+
+    def open(self, series_id: str, version: int, count: int) -> Columns | None:
+        """Return a series' bars; None where its file must be written."""
+        ...
+
+    def writing(
+        self, series_id: str, version: int, count: int
+    ) -> AbstractContextManager[Callable[[Columns], None]]:
+        """Give a function that takes the bars part by part."""
+        ...
+
+    def open_texts(self, series_id: str, version: int, count: int) -> StoredTexts | None:
+        """Return a series' finished texts; None where they must be written."""
+        ...
+
+    def write_texts(
+        self, series_id: str, version: int, count: int, bars: Columns, scale: Scale
+    ) -> Iterator[float]:
+        """Write the texts block by block; yield the share done after each."""
         ...
 
 

@@ -14,11 +14,13 @@ from pydantic import ConfigDict, Field, StringConstraints
 
 from trading_api.kernel.errors import FieldError, InvalidInputError
 from trading_api.modules.datafeed.domain.columns import Columns
+from trading_api.modules.datafeed.domain.importing import ImportState
 from trading_api.modules.datafeed.domain.instrument import AssetClass, Exchange, Instrument, Quote
 from trading_api.modules.datafeed.domain.mark import ExecutionMark, SplitMark
 from trading_api.modules.datafeed.domain.selection import Selection, TextCache
 from trading_api.modules.datafeed.domain.series import Market
 from trading_api.modules.datafeed.domain.text import Numbers, Scale
+from trading_api.modules.datafeed.repository import ImportRecord
 from trading_api.runtime.http import RequestModel, ResponseModel
 from trading_api.runtime.http.wire import Symbol, WireDecimal
 
@@ -304,6 +306,30 @@ class BarsView(ResponseModel):
     )
 
 
+class BadLineView(ResponseModel):
+    """A line of a file that can't become a bar."""
+
+    line: int
+    reason: str
+
+
+class ImportView(ResponseModel):
+    """An import of a file of bars."""
+
+    id: str
+    series: str
+    resolution: str
+    source: str
+    source_sha256: str
+    state: ImportState = Field(
+        description="RUNNING also means interrupted: send the same file again"
+    )
+    bars: int = Field(description="good ones in the file so far")
+    lines: int = Field(description="read so far")
+    bad_count: int
+    bad_lines: list[BadLineView] = Field(description="the first 1,000 of them")
+
+
 class QuoteValues(ResponseModel):
     """Values of a quote, in the chart's names; absent where the symbol is unknown."""
 
@@ -571,6 +597,22 @@ def mark_views(
         for each in splits
     ]
     return sorted(views, key=lambda view: (view["bar_time"], view["time"]))
+
+
+def import_view(record: ImportRecord) -> ImportView:
+    """Return an import for operators."""
+    return ImportView(
+        id=record.id,
+        series=record.series_id,
+        resolution=record.resolution,
+        source=record.source,
+        source_sha256=record.source_sha256,
+        state=record.state,
+        bars=record.bar_count,
+        lines=record.reached.line,
+        bad_count=record.bad_count,
+        bad_lines=[BadLineView(line=each.line, reason=each.reason) for each in record.bad_lines],
+    )
 
 
 def quote_view(asked: str, quote: Quote | None) -> dict[str, Any]:

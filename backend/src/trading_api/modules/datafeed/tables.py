@@ -32,14 +32,18 @@ series = sa.Table(
     sa.Column("source_sha256", sa.Text, nullable=False),
     sa.Column("license", sa.Text, nullable=False),
     sa.Column("loaded_at_us", Instant, nullable=False),
+    # Which of its chunks are the series; an import writes those of another version beside them.
+    sa.Column("version", sa.BigInteger, nullable=False, server_default="1"),
     sa.CheckConstraint("bar_count > 0", name="bar_count_positive"),
 )
 
-bar_chunks = sa.Table(
-    "bar_chunks",
+series_chunks = sa.Table(
+    "series_chunks",
     metadata,
-    sa.Column("series_id", Id, sa.ForeignKey(series.c.id), primary_key=True),
-    sa.Column("position", sa.Integer, primary_key=True),
+    # No foreign key: an import stores a new series' chunks before there is a series.
+    sa.Column("series_id", Id, primary_key=True),
+    sa.Column("version", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("position", sa.Integer, primary_key=True, autoincrement=False),
     sa.Column("bar_count", sa.Integer, nullable=False),
     sa.Column("first_at_us", Instant, nullable=False),
     sa.Column("last_at_us", Instant, nullable=False),
@@ -47,6 +51,35 @@ bar_chunks = sa.Table(
     # in 10^-price_decimals, volume in 10^-volume_decimals.
     sa.Column("columns", sa.LargeBinary, nullable=False),
     sa.CheckConstraint("bar_count > 0", name="bar_count_positive"),
+)
+
+imports = sa.Table(
+    "imports",
+    metadata,
+    sa.Column("id", Id, primary_key=True),
+    sa.Column("series_id", Id, nullable=False),
+    # Of the chunks that it writes.
+    sa.Column("version", sa.BigInteger, nullable=False),
+    sa.Column("resolution", sa.Text, nullable=False),
+    sa.Column("price_decimals", sa.Integer, nullable=False),
+    sa.Column("volume_decimals", sa.Integer, nullable=False),
+    sa.Column("source", sa.Text, nullable=False),
+    sa.Column("source_sha256", sa.Text, nullable=False),
+    sa.Column("state", sa.Text, nullable=False),
+    # Where the file goes on: byte or row, line, the last good bar.
+    sa.Column("position", sa.BigInteger, nullable=False),
+    sa.Column("line", sa.BigInteger, nullable=False),
+    sa.Column("last_at_us", Instant),
+    sa.Column("last_close", sa.BigInteger),
+    sa.Column("chunk_count", sa.Integer, nullable=False),
+    sa.Column("bar_count", sa.BigInteger, nullable=False),
+    sa.Column("bad_count", sa.BigInteger, nullable=False),
+    # The first of them, JSON.
+    sa.Column("bad_lines", sa.Text, nullable=False),
+    sa.Column("started_at_us", Instant, nullable=False),
+    sa.Column("changed_at_us", Instant, nullable=False),
+    sa.UniqueConstraint("series_id", "version"),
+    sa.CheckConstraint("state IN ('RUNNING', 'DONE', 'REFUSED')", name="state_known"),
 )
 
 instruments = sa.Table(

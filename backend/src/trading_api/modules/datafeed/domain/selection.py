@@ -1,7 +1,8 @@
 """What a window of bars holds, and its finished text."""
 
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from trading_api.modules.datafeed.domain.cache import SizedCache
 from trading_api.modules.datafeed.domain.columns import Columns, Window
@@ -16,6 +17,14 @@ TEXTS_SIZE_MAX = 24 * 1024 * 1024
 """About 270,000 bars as rows, or twice as many as columns; the same bytes for all series."""
 
 
+class StoredTexts(Protocol):
+    """The finished texts of a series, block by block."""
+
+    def block(self, number: int, *, rows: bool) -> Sequence[Text]:
+        """Return a block's six columns, or its rows alone."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Part:
     """Consecutive bars of an answer that lie in one block.
@@ -26,14 +35,14 @@ class Part:
         stop: row behind the last one; above ``start``.
         key: names the block as it stands: the same key always means the same bars; None: the
             bars may still change.
-        ready: finds the block's finished texts where they are stored, rows if True, else columns.
+        ready: the series' finished texts and the block's number, where they are stored.
     """
 
     block: Columns
     start: int
     stop: int
     key: Hashable = None
-    ready: Callable[[bool], Sequence[Text] | None] | None = field(default=None, repr=False)
+    ready: tuple[StoredTexts, int] | None = field(default=None, repr=False)
 
     @property
     def bars(self) -> Columns:
@@ -75,12 +84,14 @@ def select(
     *,
     key: Hashable = None,
     closed: int | None = None,
+    texts: StoredTexts | None = None,
 ) -> Selection:
     """Return what ``window`` holds of ``bars``: see ``Window`` for the rules.
 
     Args:
         key: names these bars, see ``Part``; None where they may change.
         closed: so many of them are final; None: all.
+        texts: of these bars, where they are stored.
     """
     stop = bars.index_at(window.to_time)
     if window.count_back is not None:
@@ -90,11 +101,18 @@ def select(
     start = max(start, stop - BARS_MAX)
     if start < stop:
         final = 0 if key is None else len(bars) if closed is None else closed
-        return Selection(tuple(_parts(bars, start, stop, key, final)))
+        return Selection(tuple(_parts(bars, start, stop, key, final, texts)))
     return Selection((), int(bars.time[start - 1]) if start else None)
 
 
-def _parts(bars: Columns, start: int, stop: int, key: Hashable, final: int) -> Iterator[Part]:
+def _parts(
+    bars: Columns,
+    start: int,
+    stop: int,
+    key: Hashable,
+    final: int,
+    texts: StoredTexts | None,
+) -> Iterator[Part]:
     """Yield the rows [start, stop) block by block, the ones that aren't final without a key."""
     row, end = start, min(stop, final)
     while row < end:
@@ -102,7 +120,8 @@ def _parts(bars: Columns, start: int, stop: int, key: Hashable, final: int) -> I
         low, high = number * BLOCK_BARS, min((number + 1) * BLOCK_BARS, final)
         upto = min(end, high)
         # A block that grows has another key with each bar.
-        yield Part(bars[low:high], row - low, upto - low, (key, number, high - low))
+        ready = None if texts is None else (texts, number)
+        yield Part(bars[low:high], row - low, upto - low, (key, number, high - low), ready)
         row = upto
     if row < stop:
         yield Part(bars[row:stop], 0, stop - row)
@@ -133,9 +152,9 @@ class TextCache:
         """Return a part's bars as objects."""
         if part.key is None:
             return encode_rows(part.bars, scale).data
-        ready = part.ready(True) if part.ready else None
-        if ready is not None:
-            return ready[0].cut(part.start, part.stop)
+        if part.ready is not None:
+            texts, number = part.ready
+            return texts.block(number, rows=True)[0].cut(part.start, part.stop)
         key = (part.key, True, scale)
         found = self._kept.find(key)
         if found is None:
@@ -144,9 +163,9 @@ class TextCache:
         return found[0].cut(part.start, part.stop)
 
     def _columns(self, part: Part, scale: Scale) -> Sequence[Text]:
-        ready = part.ready(False) if part.ready else None
-        if ready is not None:
-            return ready
+        if part.ready is not None:
+            texts, number = part.ready
+            return texts.block(number, rows=False)
         key = (part.key, False, scale)
         found = self._kept.find(key)
         if found is None:

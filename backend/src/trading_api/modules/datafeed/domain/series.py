@@ -1,14 +1,14 @@
 """Stored history: a market that doesn't move any more (HIST)."""
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property
 from typing import Protocol
 
 from trading_api.modules.datafeed.domain import aggregate
 from trading_api.modules.datafeed.domain.columns import Columns, Window
 from trading_api.modules.datafeed.domain.instrument import Instrument, Quote
 from trading_api.modules.datafeed.domain.resolution import Resolution, Unit
-from trading_api.modules.datafeed.domain.selection import Selection, select
+from trading_api.modules.datafeed.domain.selection import Selection, StoredTexts, select
 from trading_api.modules.datafeed.errors import ResolutionUnsupportedError
 
 
@@ -51,6 +51,7 @@ class StoredSeries:
         price_decimals: decimals of its prices.
         volume_decimals: decimals of its volumes.
         bars: all of them.
+        version: changes with its bars.
     """
 
     id: str
@@ -58,6 +59,7 @@ class StoredSeries:
     price_decimals: int
     volume_decimals: int
     bars: Columns
+    version: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +79,10 @@ class SourcedSeries:
     license: str
 
 
+BUILT_SIZE_MAX = 4 * 1024 * 1024
+"""Coarser bars that one instrument keeps: as much as its own bars have, and at least this."""
+
+
 class HistoricalMarket:
     """A stored series as an instrument, at every resolution from its own up."""
 
@@ -85,10 +91,9 @@ class HistoricalMarket:
         self._series = series
         self._session = aggregate.parse_session(instrument.session, instrument.time_zone)
         base = series.resolution
-        self._days = (
-            aggregate.daily(series.bars, self._session) if base.is_intraday else series.bars
-        )
-        self._at = lru_cache(maxsize=64)(self._build)
+        self._built: dict[Resolution, Columns] = {base: series.bars}
+        self._built_size = 0
+        self.texts: StoredTexts | None = None
         self._quote: Quote | None = None
         self._key = object()
 
@@ -108,7 +113,26 @@ class HistoricalMarket:
         """Return what ``window`` holds; history has no future, so ``now_us`` only guards it."""
         end = min(window.to_time, now_us // 1_000_000 + 1)
         window = Window(window.from_time, end, window.count_back)
-        return select(self._at(resolution), window, key=(self._key, resolution))
+        texts = self.texts if resolution == self._series.resolution else None
+        bars = self._at(resolution)
+        return select(bars, window, key=(self._key, resolution), texts=texts)
+
+    def is_of(self, instrument: Instrument, series: StoredSeries) -> bool:
+        """Tell whether this market shows just that."""
+        return self._instrument == instrument and self._series is series
+
+    @property
+    def series(self) -> StoredSeries:
+        """The bars behind it."""
+        return self._series
+
+    def is_ready(self, resolution: Resolution) -> bool:
+        """Tell whether bars of a resolution are built; ``prepare`` builds them, from any thread."""
+        return resolution in self._built
+
+    def prepare(self, resolution: Resolution) -> None:
+        """Build the bars of a resolution; errors as ``bars``."""
+        self._at(resolution)
 
     def quote(self, now_us: int) -> Quote:
         """Return the last bar as a quote: the close, with the spread that the series needs."""
@@ -119,6 +143,24 @@ class HistoricalMarket:
     def is_closed(self, resolution: Resolution, to_time: int, now_us: int) -> bool:
         """Return True: stored history doesn't change."""
         return True
+
+    @cached_property
+    def _days(self) -> Columns:
+        bars = self._series.bars
+        if not self._series.resolution.is_intraday:
+            return bars
+        return aggregate.daily(bars, self._session)
+
+    def _at(self, resolution: Resolution) -> Columns:
+        found = self._built.get(resolution)
+        if found is None:
+            found = self._build(resolution)
+            if self._built_size + found.size > max(BUILT_SIZE_MAX, self._series.bars.size):
+                # Clients name any resolution; the usual ones are few.
+                self._built, self._built_size = {self._series.resolution: self._series.bars}, 0
+            self._built[resolution] = found
+            self._built_size += found.size
+        return found
 
     def _build(self, resolution: Resolution) -> Columns:
         base = self._series.resolution

@@ -1,5 +1,10 @@
 """Rows ⇄ domain of datafeed. No commit, no rule."""
 
+from trading_api.modules.datafeed.repository.bars import (
+    BarRepository,
+    ImportRecord,
+    SeriesRecord,
+)
 from trading_api.modules.datafeed.repository.instruments import InstrumentRepository
 from trading_api.modules.datafeed.repository.market import (
     DemoAnchor,
@@ -8,4 +13,13 @@ from trading_api.modules.datafeed.repository.market import (
     Revision,
 )
 
-__all__ = ["DemoAnchor", "InstrumentRepository", "MarketData", "MarketRepository", "Revision"]
+__all__ = [
+    "BarRepository",
+    "DemoAnchor",
+    "ImportRecord",
+    "InstrumentRepository",
+    "MarketData",
+    "MarketRepository",
+    "Revision",
+    "SeriesRecord",
+]

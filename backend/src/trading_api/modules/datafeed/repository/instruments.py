@@ -89,8 +89,11 @@ class InstrumentRepository:
     async def find_series(self, transaction: Transaction, series_id: str) -> SeriesFacts | None:
         """Return what is to be known of a stored series; None where there is none."""
         first = (
-            sa.select(sa.func.min(tables.bar_chunks.c.first_at_us))
-            .where(tables.bar_chunks.c.series_id == tables.series.c.id)
+            sa.select(sa.func.min(tables.series_chunks.c.first_at_us))
+            .where(
+                tables.series_chunks.c.series_id == tables.series.c.id,
+                tables.series_chunks.c.version == tables.series.c.version,
+            )
             .scalar_subquery()
         )
         row = await transaction.first(

@@ -2,15 +2,14 @@
 
 from dataclasses import asdict, dataclass
 
-import numpy as np
 import sqlalchemy as sa
 
 from trading_api.modules.datafeed import tables
-from trading_api.modules.datafeed.domain.columns import Columns
 from trading_api.modules.datafeed.domain.demo import Split
 from trading_api.modules.datafeed.domain.instrument import AssetClass, Exchange, Instrument
 from trading_api.modules.datafeed.domain.resolution import parse_resolution
-from trading_api.modules.datafeed.domain.series import SourcedSeries, StoredSeries
+from trading_api.modules.datafeed.domain.series import SourcedSeries
+from trading_api.modules.datafeed.repository.bars import BarRepository, SeriesRecord
 from trading_api.runtime.database import Transaction
 
 _MICROSECONDS = 1_000_000
@@ -35,13 +34,13 @@ class MarketData:
 
     Attributes:
         instruments: in the order they were listed.
-        series: by id.
+        series: by id; their bars are read apart.
         splits: by series id, ascending.
         anchor: None before the first seed.
     """
 
     instruments: list[Instrument]
-    series: dict[str, StoredSeries]
+    series: dict[str, SeriesRecord]
     splits: dict[str, list[Split]]
     anchor: DemoAnchor | None
 
@@ -89,23 +88,19 @@ class MarketRepository:
         assert row is not None, "aggregates give one row"
         return Revision(row.instruments, int(row.changes or 0), row.series, row.loaded_at_us or 0)
 
+    def __init__(self) -> None:
+        self._bars = BarRepository()
+
     async def load(self, transaction: Transaction) -> MarketData:
-        """Return everything stored; costs some milliseconds, done once at start."""
-        chunks = await transaction.all(
-            sa.select(tables.bar_chunks).order_by(
-                tables.bar_chunks.c.series_id, tables.bar_chunks.c.position
-            )
-        )
-        bars: dict[str, list[Columns]] = {}
-        for chunk in chunks:
-            bars.setdefault(chunk.series_id, []).append(_decode(chunk.columns, chunk.bar_count))
+        """Return everything stored but the bars."""
         series = {
-            row.id: StoredSeries(
+            row.id: SeriesRecord(
                 id=row.id,
                 resolution=parse_resolution(row.resolution),
                 price_decimals=row.price_decimals,
                 volume_decimals=row.volume_decimals,
-                bars=Columns.concat(bars[row.id]),
+                bar_count=row.bar_count,
+                version=row.version,
             )
             for row in await transaction.all(sa.select(tables.series))
         }
@@ -182,9 +177,13 @@ class MarketRepository:
         )
         if not updated.rowcount:
             await transaction.execute(tables.series.insert(), {"id": stored.id, **values})
-        for table in (tables.bar_chunks, tables.splits):
+        version = await self._bars.next_version(transaction, stored.id)
+        await transaction.execute(
+            tables.series.update().where(tables.series.c.id == stored.id).values(version=version)
+        )
+        for table in (tables.series_chunks, tables.splits):
             await transaction.execute(table.delete().where(table.c.series_id == stored.id))
-        await transaction.execute(tables.bar_chunks.insert(), _chunks(stored))
+        await self._bars.add_chunks(transaction, stored.id, version, 0, stored.bars)
         if splits:
             await transaction.execute(
                 tables.splits.insert(),
@@ -221,27 +220,6 @@ class MarketRepository:
         if new:
             await transaction.execute(table.insert(), new)
         return len(new) + differing
-
-
-def _chunks(series: StoredSeries) -> list[dict[str, object]]:
-    chunks: list[dict[str, object]] = []
-    for start in range(0, len(series.bars), tables.BARS_PER_CHUNK):
-        bars = series.bars[start : start + tables.BARS_PER_CHUNK]
-        chunks.append(
-            {
-                "series_id": series.id,
-                "position": start // tables.BARS_PER_CHUNK,
-                "bar_count": len(bars),
-                "first_at_us": int(bars.time[0]) * _MICROSECONDS,
-                "last_at_us": int(bars.time[-1]) * _MICROSECONDS,
-                "columns": b"".join(column.astype("<i8").tobytes() for column in bars.arrays()),
-            }
-        )
-    return chunks
-
-
-def _decode(data: bytes, count: int) -> Columns:
-    return Columns(*np.frombuffer(data, dtype="<i8").reshape(6, count).astype(np.int64))
 
 
 def instrument_of(row: "sa.Row[tuple[object, ...]]") -> Instrument:

@@ -2,9 +2,18 @@
 
 ``market``       bars, quotes and look-ups, answered from memory
 ``instruments``  what operators do with instruments
+``imports``      files of bars into series
+``exports``      long stretches of bars out
+``store``        where a series is served from
 ``marks``        marks on charts
 """
 
+from trading_api.modules.datafeed.service.exports import ExportService
+from trading_api.modules.datafeed.service.imports import (
+    ImportReport,
+    ImportRequest,
+    ImportService,
+)
 from trading_api.modules.datafeed.service.instruments import InstrumentResult, InstrumentService
 from trading_api.modules.datafeed.service.market import (
     TIME_MAX,
@@ -20,6 +29,10 @@ __all__ = [
     "TIME_MAX",
     "BarsAnswer",
     "DatafeedService",
+    "ExportService",
+    "ImportReport",
+    "ImportRequest",
+    "ImportService",
     "InstrumentResult",
     "InstrumentService",
     "MarkService",

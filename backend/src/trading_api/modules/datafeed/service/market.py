@@ -1,5 +1,6 @@
 """Use cases of market data: load, seed, look up, answer bars and quotes."""
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -18,20 +19,21 @@ from trading_api.modules.datafeed.domain.instrument import (
 )
 from trading_api.modules.datafeed.domain.resolution import Resolution, parse_resolution
 from trading_api.modules.datafeed.domain.selection import BARS_MAX, Selection, TextCache
-from trading_api.modules.datafeed.domain.series import HistoricalMarket, Market
+from trading_api.modules.datafeed.domain.series import HistoricalMarket, Market, StoredSeries
 from trading_api.modules.datafeed.domain.simulated import simulated_instrument, simulated_series
 from trading_api.modules.datafeed.errors import (
     InstrumentNotFoundError,
     MarketDataMissingError,
     WindowInvalidError,
 )
-from trading_api.modules.datafeed.ports import HistorySource
+from trading_api.modules.datafeed.ports import HistorySource, SeriesFiles
 from trading_api.modules.datafeed.repository import (
     DemoAnchor,
     MarketData,
     MarketRepository,
     Revision,
 )
+from trading_api.modules.datafeed.service.store import SeriesStore
 from trading_api.runtime.database import Database
 
 TIME_MAX = 253_402_300_799
@@ -74,6 +76,7 @@ class DatafeedService:
     Args:
         history: what ``seed`` loads.
         required: tickers that must exist on DEMO; those without history are simulated.
+        files: what large series are served from; None keeps them in memory.
 
     Attributes:
         texts: encoded bars, for answers.
@@ -86,8 +89,10 @@ class DatafeedService:
         repository: MarketRepository,
         history: HistorySource,
         required: Sequence[str] = (),
+        files: SeriesFiles | None = None,
     ) -> None:
         self._database = database
+        self._store = SeriesStore(files)
         self._repository = repository
         self._history = history
         self._required = tuple(required)
@@ -102,7 +107,11 @@ class DatafeedService:
         async with self._database.snapshot() as transaction:
             revision = await self._repository.find_revision(transaction)
             stored = await self._repository.load(transaction)
-        self._markets = _markets_of(stored, self._required)
+            series = {
+                record.id: await self._store.load(transaction, record)
+                for record in stored.series.values()
+            }
+        self._markets = _markets_of(stored, series, self._required, self._markets)
         self._splits = stored.splits
         self._revision = revision
         self._generation += 1
@@ -154,6 +163,18 @@ class DatafeedService:
                 today = now_us // 1_000_000 // DAY_SECONDS * DAY_SECONDS
                 anchor = DemoAnchor(today, demo_seed)
                 await self._repository.save_anchor(transaction, anchor, now_us=now_us)
+
+    async def write_texts(self) -> int:
+        """Write the finished texts of large series that have none, and serve from them.
+
+        Returns how many series got them. Goes on beside requests, block by block.
+        """
+        made = 0
+        for market in list(self._markets.values()):
+            if isinstance(market, HistoricalMarket) and market.texts is None:
+                market.texts = await self._store.texts(market.series)
+                made += market.texts is not None
+        return made
 
     async def list_markets(self) -> Sequence[Market]:
         """Return every market, in the order of listing.
@@ -226,6 +247,9 @@ class DatafeedService:
         """
         market, length = self._market(symbol), parse_resolution(resolution)
         window = _window(from_time, to_time, count_back)
+        if isinstance(market, HistoricalMarket) and not market.is_ready(length):
+            # Building a coarser resolution of millions of bars takes a moment.
+            await asyncio.to_thread(market.prepare, length)
         return BarsAnswer(market, length, market.bars(length, window, to_us(now)))
 
     async def splits_of(self, *, symbol: str) -> Sequence[Split]:
@@ -332,14 +356,23 @@ def published_instrument(instrument: Instrument) -> contract.Instrument:
     )
 
 
-def _markets_of(stored: MarketData, required: Sequence[str]) -> dict[str, Market]:
+def _markets_of(
+    stored: MarketData,
+    all_series: Mapping[str, StoredSeries],
+    required: Sequence[str],
+    before: Mapping[str, Market],
+) -> dict[str, Market]:
     markets: dict[str, Market] = {}
     caches = DemoCaches()
     for instrument in stored.instruments:
-        series = stored.series[instrument.series_id]
+        series = all_series[instrument.series_id]
         market: Market
         if instrument.exchange is Exchange.HIST:
-            market = HistoricalMarket(instrument, series)
+            known = before.get(instrument.symbol)
+            if isinstance(known, HistoricalMarket) and known.is_of(instrument, series):
+                market = known
+            else:
+                market = HistoricalMarket(instrument, series)
         elif stored.anchor is None:
             continue
         else:

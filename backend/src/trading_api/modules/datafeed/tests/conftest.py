@@ -16,15 +16,23 @@ from starlette.types import ASGIApp
 
 from trading_api.kernel.ids import UuidV7Ids
 from trading_api.modules.datafeed import tables
+from trading_api.modules.datafeed.adapters import bar_formats
 from trading_api.modules.datafeed.adapters.bundled import BundledHistory
 from trading_api.modules.datafeed.adapters.calendars import ExchangeCalendars
+from trading_api.modules.datafeed.api.bulk import build_bulk_router
 from trading_api.modules.datafeed.api.instruments import build_instruments_router
 from trading_api.modules.datafeed.api.udf import build_udf_router
 from trading_api.modules.datafeed.api.v1 import build_internal_router, build_router
 from trading_api.modules.datafeed.domain.mark import OwnExecution
 from trading_api.modules.datafeed.ports import ExecutionSource, HistorySource
 from trading_api.modules.datafeed.repository import InstrumentRepository, MarketRepository
-from trading_api.modules.datafeed.service import DatafeedService, InstrumentService, MarkService
+from trading_api.modules.datafeed.service import (
+    DatafeedService,
+    ExportService,
+    ImportService,
+    InstrumentService,
+    MarkService,
+)
 from trading_api.modules.datafeed.tests.builders import ANCHOR
 from trading_api.runtime.database import Database, Idempotency, Outbox
 from trading_api.runtime.database.migrations import Migrations, upgrade
@@ -167,6 +175,8 @@ def an_app(
     hot_paths: bool = True,
     instruments: InstrumentService | None = None,
     executions: ExecutionSource | None = None,
+    imports: ImportService | None = None,
+    spool: Path = Path("unused"),
 ) -> ASGIApp:
     """Serve the module's routes behind the real edge and the express lane.
 
@@ -183,6 +193,20 @@ def an_app(
             or an_instrument_service(a_database(Path("unused")), service, clock),
             clock=clock,
             access=access,
+        ),
+        prefix="",
+    )
+    unused = a_database(Path("unused"))
+    router.include(
+        build_bulk_router(
+            imports=imports or ImportService(database=unused, market=service, ids=UuidV7Ids()),
+            exports=ExportService(market=service),
+            clock=clock,
+            access=access,
+            spool=spool,
+            make_writer=bar_formats.writer_of,
+            open_source=bar_formats.source_of,
+            digest_of=bar_formats.digest_of,
         ),
         prefix="",
     )

@@ -1,0 +1,329 @@
+"""Chunks of bars, and the imports that write them."""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import sqlalchemy as sa
+
+from trading_api.modules.datafeed import tables
+from trading_api.modules.datafeed.domain.columns import Columns
+from trading_api.modules.datafeed.domain.importing import BadLine, ImportState, Reached
+from trading_api.modules.datafeed.domain.resolution import Resolution
+from trading_api.runtime.database import Transaction
+
+_MICROSECONDS = 1_000_000
+CHUNKS_PER_READ = 32
+"""6 MiB of blobs at a time."""
+
+
+@dataclass(frozen=True, slots=True)
+class SeriesRecord:
+    """A stored series without its bars.
+
+    Attributes:
+        id: its name.
+        resolution: what its bars are.
+        price_decimals: decimals of its prices.
+        volume_decimals: decimals of its volumes.
+        bar_count: how many there are.
+        version: of its chunks.
+    """
+
+    id: str
+    resolution: Resolution
+    price_decimals: int
+    volume_decimals: int
+    bar_count: int
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class ImportRecord:
+    """An import as far as it got.
+
+    Attributes:
+        id: ``imp_…``.
+        series_id: where its bars go.
+        version: of the chunks that it writes.
+        resolution: canonical spelling.
+        price_decimals: that its prices are stored with.
+        volume_decimals: that its volumes are stored with.
+        source: the file's name.
+        source_sha256: the file's digest, hexadecimal.
+        state: RUNNING until it is published or refused.
+        reached: where the file goes on.
+        chunk_count: chunks written.
+        bar_count: bars in them.
+        bad_count: bad lines so far.
+        bad_lines: the first of them.
+    """
+
+    id: str
+    series_id: str
+    version: int
+    resolution: str
+    price_decimals: int
+    volume_decimals: int
+    source: str
+    source_sha256: str
+    state: ImportState
+    reached: Reached
+    chunk_count: int
+    bar_count: int
+    bad_count: int
+    bad_lines: tuple[BadLine, ...]
+
+
+class BarRepository:
+    """Reads and writes chunks; a series is what its row's version says."""
+
+    async def find_series(
+        self, transaction: Transaction, series_id: str, *, lock: bool = False
+    ) -> "sa.Row[tuple[object, ...]] | None":
+        """Return a series' row; None where there is none."""
+        query = sa.select(tables.series).where(tables.series.c.id == series_id)
+        return await transaction.first(query.with_for_update() if lock else query)
+
+    async def read_chunks(
+        self, transaction: Transaction, series_id: str, version: int, *, after: int = -1
+    ) -> list[tuple[int, Columns]]:
+        """Return some chunks behind a position, in order; none: that was all."""
+        chunks = tables.series_chunks
+        rows = await transaction.all(
+            sa.select(chunks.c.position, chunks.c.bar_count, chunks.c.columns)
+            .where(
+                chunks.c.series_id == series_id,
+                chunks.c.version == version,
+                chunks.c.position > after,
+            )
+            .order_by(chunks.c.position)
+            .limit(CHUNKS_PER_READ)
+        )
+        return [(row.position, _decode(row.columns, row.bar_count)) for row in rows]
+
+    async def read_last_chunk(
+        self, transaction: Transaction, series_id: str, version: int
+    ) -> tuple[int, Columns] | None:
+        """Return the newest chunk with its position."""
+        chunks = tables.series_chunks
+        row = await transaction.first(
+            sa.select(chunks.c.position, chunks.c.bar_count, chunks.c.columns)
+            .where(chunks.c.series_id == series_id, chunks.c.version == version)
+            .order_by(chunks.c.position.desc())
+            .limit(1)
+        )
+        return None if row is None else (row.position, _decode(row.columns, row.bar_count))
+
+    async def next_version(self, transaction: Transaction, series_id: str) -> int:
+        """Return a version that neither the series nor an import of it has."""
+        known = [
+            await transaction.scalar(
+                sa.select(sa.func.max(table.c.version)).where(column == series_id)
+            )
+            for table, column in (
+                (tables.series, tables.series.c.id),
+                (tables.imports, tables.imports.c.series_id),
+            )
+        ]
+        return 1 + max(int(each or 0) for each in known)
+
+    async def add_chunks(
+        self,
+        transaction: Transaction,
+        series_id: str,
+        version: int,
+        position: int,
+        bars: Columns,
+    ) -> int:
+        """Insert bars as chunks from a position on; return the position behind the last one."""
+        rows = list(_chunk_rows(series_id, version, position, bars))
+        if rows:
+            await transaction.execute(tables.series_chunks.insert(), rows)
+        return position + len(rows)
+
+    async def replace_last_chunk(
+        self, transaction: Transaction, series_id: str, version: int, position: int, bars: Columns
+    ) -> None:
+        """Write the newest chunk anew; what doesn't fit becomes further ones."""
+        await transaction.execute(_chunk(series_id, version, position))
+        await self.add_chunks(transaction, series_id, version, position, bars)
+
+    async def drop_chunks(self, transaction: Transaction, series_id: str, version: int) -> None:
+        """Delete all chunks of a version."""
+        chunks = tables.series_chunks
+        await transaction.execute(
+            chunks.delete().where(chunks.c.series_id == series_id, chunks.c.version == version)
+        )
+
+    async def adopt_chunks(
+        self, transaction: Transaction, series_id: str, version: int, *, into: int, behind: int
+    ) -> None:
+        """Give all chunks of one version to another, behind its last position."""
+        chunks = tables.series_chunks
+        await transaction.execute(
+            chunks.update()
+            .where(chunks.c.series_id == series_id, chunks.c.version == version)
+            .values(version=into, position=chunks.c.position + behind)
+        )
+
+    async def save_series(
+        self, transaction: Transaction, values: dict[str, object], *, exists: bool
+    ) -> None:
+        """Insert a series' row, or update it."""
+        if not exists:
+            await transaction.execute(tables.series.insert(), values)
+            return
+        await transaction.execute(
+            tables.series.update().where(tables.series.c.id == values["id"]).values(values)
+        )
+
+    async def last_loaded_us(self, transaction: Transaction) -> int:
+        """Return when any series was last stored, microseconds."""
+        found = await transaction.scalar(sa.select(sa.func.max(tables.series.c.loaded_at_us)))
+        return int(found or 0)
+
+    async def find_import(
+        self, transaction: Transaction, series_id: str, source_sha256: str
+    ) -> ImportRecord | None:
+        """Return the newest import of a file into a series that wasn't refused."""
+        imports = tables.imports
+        row = await transaction.first(
+            sa.select(imports)
+            .where(
+                imports.c.series_id == series_id,
+                imports.c.source_sha256 == source_sha256,
+                imports.c.state != ImportState.REFUSED,
+            )
+            .order_by(imports.c.version.desc())
+        )
+        return None if row is None else _import(row)
+
+    async def list_imports(self, transaction: Transaction, limit: int) -> list[ImportRecord]:
+        """Return the newest imports, the latest first."""
+        imports = tables.imports
+        rows = await transaction.all(
+            sa.select(imports).order_by(imports.c.started_at_us.desc()).limit(limit)
+        )
+        return [_import(row) for row in rows]
+
+    async def insert_import(
+        self, transaction: Transaction, record: ImportRecord, *, now_us: int
+    ) -> None:
+        """Insert an import that begins."""
+        await transaction.execute(
+            tables.imports.insert(),
+            {**_progress(record), "started_at_us": now_us, "changed_at_us": now_us}
+            | {
+                "id": record.id,
+                "series_id": record.series_id,
+                "version": record.version,
+                "resolution": record.resolution,
+                "price_decimals": record.price_decimals,
+                "volume_decimals": record.volume_decimals,
+                "source": record.source,
+                "source_sha256": record.source_sha256,
+            },
+        )
+
+    async def save_import(
+        self,
+        transaction: Transaction,
+        before: ImportRecord,
+        record: ImportRecord,
+        *,
+        now_us: int,
+    ) -> bool:
+        """Store how far an import got; False where another run of it was here meanwhile."""
+        imports = tables.imports
+        result = await transaction.execute(
+            imports.update()
+            .where(
+                imports.c.id == record.id,
+                imports.c.state == before.state,
+                imports.c.position == before.reached.position,
+                imports.c.chunk_count == before.chunk_count,
+            )
+            .values(**_progress(record), changed_at_us=now_us)
+        )
+        return result.rowcount == 1
+
+
+def chunks_of(bar_count: int) -> int:
+    """Return how many chunks so many bars become."""
+    return -(-bar_count // tables.BARS_PER_CHUNK)
+
+
+def _chunk_rows(
+    series_id: str, version: int, position: int, bars: Columns
+) -> Iterator[dict[str, object]]:
+    for start in range(0, len(bars), tables.BARS_PER_CHUNK):
+        part = bars[start : start + tables.BARS_PER_CHUNK]
+        yield {
+            "series_id": series_id,
+            "version": version,
+            "position": position + start // tables.BARS_PER_CHUNK,
+            "bar_count": len(part),
+            "first_at_us": int(part.time[0]) * _MICROSECONDS,
+            "last_at_us": int(part.time[-1]) * _MICROSECONDS,
+            "columns": b"".join(
+                column.astype("<i8", copy=False).tobytes() for column in part.arrays()
+            ),
+        }
+
+
+def _decode(data: bytes, count: int) -> Columns:
+    table = np.frombuffer(data, dtype="<i8").reshape(6, count).astype(np.int64, copy=False)
+    return Columns(*table)
+
+
+def _chunk(series_id: str, version: int, position: int) -> sa.Delete:
+    chunks = tables.series_chunks
+    return chunks.delete().where(
+        chunks.c.series_id == series_id,
+        chunks.c.version == version,
+        chunks.c.position == position,
+    )
+
+
+def _progress(record: ImportRecord) -> dict[str, object]:
+    reached = record.reached
+    return {
+        "state": str(record.state),
+        "position": reached.position,
+        "line": reached.line,
+        "last_at_us": None if reached.last_time is None else reached.last_time * _MICROSECONDS,
+        "last_close": reached.last_close,
+        "chunk_count": record.chunk_count,
+        "bar_count": record.bar_count,
+        "bad_count": record.bad_count,
+        "bad_lines": json.dumps([[each.line, each.reason] for each in record.bad_lines]),
+    }
+
+
+def _import(row: "sa.Row[tuple[object, ...]]") -> ImportRecord:
+    values = row._mapping
+    last_at_us = values["last_at_us"]
+    bad: Sequence[tuple[int, str]] = json.loads(values["bad_lines"])
+    return ImportRecord(
+        id=values["id"],
+        series_id=values["series_id"],
+        version=values["version"],
+        resolution=values["resolution"],
+        price_decimals=values["price_decimals"],
+        volume_decimals=values["volume_decimals"],
+        source=values["source"],
+        source_sha256=values["source_sha256"],
+        state=ImportState(values["state"]),
+        reached=Reached(
+            values["position"],
+            values["line"],
+            None if last_at_us is None else last_at_us // _MICROSECONDS,
+            values["last_close"],
+        ),
+        chunk_count=values["chunk_count"],
+        bar_count=values["bar_count"],
+        bad_count=values["bad_count"],
+        bad_lines=tuple(BadLine(line, reason) for line, reason in bad),
+    )

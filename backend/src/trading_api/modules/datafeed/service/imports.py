@@ -1,0 +1,360 @@
+"""Import of bars: resumable, and seen by readers as a whole or not at all.
+
+Chunks are written beside the series under a version of their own, with how far the file was read
+in the same transaction; one last transaction makes that version the series. A run that ends early
+leaves what it wrote, and the next run with the same file goes on from there.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+import numpy as np
+
+from trading_api.kernel.clock import to_us
+from trading_api.kernel.errors import FieldError
+from trading_api.kernel.ids import IdSource
+from trading_api.modules.datafeed.domain.columns import EMPTY, Columns
+from trading_api.modules.datafeed.domain.importing import (
+    BAD_LINES_KEPT,
+    BadLine,
+    Batch,
+    ImportSpec,
+    ImportState,
+    Reached,
+)
+from trading_api.modules.datafeed.domain.instrument import Instrument
+from trading_api.modules.datafeed.domain.resolution import parse_resolution
+from trading_api.modules.datafeed.errors import (
+    ImportBusyError,
+    ImportMismatchError,
+    ImportRefusedError,
+)
+from trading_api.modules.datafeed.ports import BarSource
+from trading_api.modules.datafeed.repository import (
+    BarRepository,
+    ImportRecord,
+    MarketRepository,
+)
+from trading_api.modules.datafeed.repository.bars import chunks_of
+from trading_api.modules.datafeed.service.market import DatafeedService
+from trading_api.runtime.database import Database, Transaction
+
+BARS_PER_COMMIT = 262_144
+"""12 MiB of chunks: few syncs, and little to do again after a crash."""
+
+BAD_LINES_SHOWN = 100
+"""So many bad lines stand in an error; the stored import keeps more."""
+
+
+@dataclass(frozen=True, slots=True)
+class ImportRequest:
+    """What shall be imported, and as what.
+
+    Attributes:
+        series_id: of the series that the bars go into; made where there is none.
+        resolution: of the bars, in any spelling.
+        price_decimals: None: as the series has, or as the file's beginning needs.
+        volume_decimals: likewise.
+        source_name: the file, for people.
+        source_sha256: its digest, hexadecimal; the same file goes on where it stopped.
+        license: what may be done with the data, in words.
+        skips_bad: import the good lines although others are bad.
+        instrument: listed over the series where it isn't yet; None: none.
+    """
+
+    series_id: str
+    resolution: str
+    source_name: str
+    source_sha256: str
+    license: str = "unknown"
+    price_decimals: int | None = None
+    volume_decimals: int | None = None
+    skips_bad: bool = False
+    instrument: Instrument | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ImportReport:
+    """What came of it.
+
+    Attributes:
+        record: the import as it ended.
+        series_bars: bars that the series has now.
+        was_done: the same file had been imported before; nothing changed.
+    """
+
+    record: ImportRecord
+    series_bars: int
+    was_done: bool = False
+
+
+class ImportService:
+    """Imports files of bars into series."""
+
+    def __init__(self, *, database: Database, market: DatafeedService, ids: IdSource) -> None:
+        self._database = database
+        self._market = market
+        self._ids = ids
+        self._bars = BarRepository()
+        self._instruments = MarketRepository()
+
+    async def list_imports(self, *, limit: int) -> list[ImportRecord]:
+        """Return the newest imports, the latest first."""
+        async with self._database.snapshot() as transaction:
+            return await self._bars.list_imports(transaction, limit)
+
+    async def import_bars(
+        self,
+        *,
+        request: ImportRequest,
+        source: BarSource,
+        now: datetime,
+        on_progress: Callable[[ImportRecord, float], None] = lambda _, __: None,
+    ) -> ImportReport:
+        """Import a file, or what is left of it after an earlier run.
+
+        Several transactions, the last of which alone shows anything to readers. Idempotent: a
+        file that is in the series already changes nothing.
+
+        Args:
+            on_progress: called with the import and the share of the file read.
+
+        Raises:
+            ImportUnreadableError: it can't be read as bars.
+            ImportRefusedError: some lines are bad, and they weren't to be skipped.
+            ImportMismatchError: the series has another resolution or other decimals.
+            ImportBusyError: another run does the same.
+        """
+        record = await self._begin(request, source, now)
+        if record.state is ImportState.DONE:
+            return await self._report_done(record)
+        spec = ImportSpec(
+            parse_resolution(record.resolution),
+            record.price_decimals,
+            record.volume_decimals,
+            int(now.timestamp()),
+        )
+        batches = source.read(spec, record.reached)
+        while gathered := await asyncio.to_thread(_gather, batches):
+            record = await self._store(record, gathered, now)
+            on_progress(record, min(1.0, record.reached.position / max(1, source.size)))
+            if record.bad_count > BAD_LINES_KEPT and not request.skips_bad:
+                break
+        if record.bad_count and not request.skips_bad:
+            await self._refuse(record, now)
+        if not record.bar_count:
+            await self._refuse(record, now)
+        total = await self._publish(record, request, now)
+        await self._market.load()
+        return ImportReport(replace(record, state=ImportState.DONE), total)
+
+    async def _begin(
+        self, request: ImportRequest, source: BarSource, now: datetime
+    ) -> ImportRecord:
+        resolution = str(parse_resolution(request.resolution))
+        guessed = await asyncio.to_thread(source.guess_decimals)
+        async with self._database.transaction() as transaction:
+            series = await self._bars.find_series(transaction, request.series_id)
+            prices = request.price_decimals
+            volumes = request.volume_decimals
+            if series is not None:
+                prices = series.price_decimals if prices is None else prices
+                volumes = series.volume_decimals if volumes is None else volumes
+                stored = (series.resolution, series.price_decimals, series.volume_decimals)
+                if stored != (resolution, prices, volumes):
+                    raise ImportMismatchError(
+                        f"{request.series_id} has bars of {stored[0]} with {stored[1]} and"
+                        f" {stored[2]} decimals, not of {resolution} with {prices} and {volumes}"
+                    )
+            found = await self._bars.find_import(
+                transaction, request.series_id, request.source_sha256
+            )
+            if found is not None and found.resolution == resolution:
+                return found
+            record = ImportRecord(
+                id=self._ids.new("imp"),
+                series_id=request.series_id,
+                version=await self._bars.next_version(transaction, request.series_id),
+                resolution=resolution,
+                price_decimals=guessed[0] if prices is None else prices,
+                volume_decimals=guessed[1] if volumes is None else volumes,
+                source=request.source_name,
+                source_sha256=request.source_sha256,
+                state=ImportState.RUNNING,
+                reached=Reached(),
+                chunk_count=0,
+                bar_count=0,
+                bad_count=0,
+                bad_lines=(),
+            )
+            await self._bars.insert_import(transaction, record, now_us=to_us(now))
+            return record
+
+    async def _store(
+        self, before: ImportRecord, batches: list[Batch], now: datetime
+    ) -> ImportRecord:
+        """Write batches as chunks, and how far the file was read, in one transaction."""
+        bars = Columns.concat([batch.bars for batch in batches])
+        bad: list[BadLine] = [line for batch in batches for line in batch.bad]
+        async with self._database.transaction() as transaction:
+            record = replace(
+                before,
+                reached=batches[-1].reached,
+                chunk_count=before.chunk_count + chunks_of(len(bars)),
+                bar_count=before.bar_count + len(bars),
+                bad_count=before.bad_count + len(bad),
+                bad_lines=(*before.bad_lines, *bad)[:BAD_LINES_KEPT],
+            )
+            # First, so that of two runs one alone writes chunks.
+            await self._save(transaction, before, record, now)
+            await self._bars.add_chunks(
+                transaction, before.series_id, before.version, before.chunk_count, bars
+            )
+        return record
+
+    async def _refuse(self, record: ImportRecord, now: datetime) -> None:
+        async with self._database.transaction() as transaction:
+            await self._save(transaction, record, replace(record, state=ImportState.REFUSED), now)
+            await self._bars.drop_chunks(transaction, record.series_id, record.version)
+        if not record.bad_count:
+            raise ImportRefusedError("the file holds no bars")
+        shown = record.bad_lines[:BAD_LINES_SHOWN]
+        raise ImportRefusedError(
+            f"{record.bad_count} lines are bad, so nothing was imported",
+            errors=[FieldError(f"line {bad.line}", "bad_line", bad.reason) for bad in shown],
+            import_id=record.id,
+            bad_count=record.bad_count,
+        )
+
+    async def _publish(self, record: ImportRecord, request: ImportRequest, now: datetime) -> int:
+        """Make the import's chunks part of the series; return how many bars it has then."""
+        async with self._database.transaction() as transaction:
+            await self._save(transaction, record, replace(record, state=ImportState.DONE), now)
+            series = await self._bars.find_series(transaction, record.series_id, lock=True)
+            version, total = record.version, record.bar_count
+            if series is not None:
+                version, total = await self._join(transaction, record, series)
+            loaded_us = await self._bars.last_loaded_us(transaction) + 1
+            await self._bars.save_series(
+                transaction,
+                {
+                    "id": record.series_id,
+                    "resolution": record.resolution,
+                    "price_decimals": record.price_decimals,
+                    "volume_decimals": record.volume_decimals,
+                    "bar_count": total,
+                    "version": version,
+                    "source": record.source,
+                    "source_sha256": record.source_sha256,
+                    "license": request.license,
+                    # Later than any other, so that every process sees that something changed.
+                    "loaded_at_us": max(loaded_us, to_us(now)),
+                },
+                exists=series is not None,
+            )
+            if request.instrument is not None:
+                await self._instruments.add_instruments(transaction, [request.instrument])
+        return total
+
+    async def _join(
+        self, transaction: Transaction, record: ImportRecord, series: "object"
+    ) -> tuple[int, int]:
+        """Put the import's bars into the series' own; return its version and count."""
+        version: int = series.version  # type: ignore[attr-defined]
+        count: int = series.bar_count  # type: ignore[attr-defined]
+        last = await self._bars.read_last_chunk(transaction, record.series_id, version)
+        first = await self._bars.read_chunks(transaction, record.series_id, record.version)
+        if last is not None and first[0][1].time[0] > last[1].time[-1]:
+            await self._bars.adopt_chunks(
+                transaction, record.series_id, record.version, into=version, behind=last[0] + 1
+            )
+            return version, count + record.bar_count
+        joined = await self._bars.next_version(transaction, record.series_id)
+        position = total = 0
+        async for bars in _merged(
+            self._chunks(transaction, record.series_id, version),
+            self._chunks(transaction, record.series_id, record.version),
+        ):
+            position = await self._bars.add_chunks(
+                transaction, record.series_id, joined, position, bars
+            )
+            total += len(bars)
+        for old in (version, record.version):
+            await self._bars.drop_chunks(transaction, record.series_id, old)
+        return joined, total
+
+    async def _chunks(
+        self, transaction: Transaction, series_id: str, version: int
+    ) -> AsyncIterator[Columns]:
+        position = -1
+        while chunks := await self._bars.read_chunks(
+            transaction, series_id, version, after=position
+        ):
+            for position, columns in chunks:  # noqa: B007 - the last one goes on
+                yield columns
+
+    async def _save(
+        self, transaction: Transaction, before: ImportRecord, record: ImportRecord, now: datetime
+    ) -> None:
+        if not await self._bars.save_import(transaction, before, record, now_us=to_us(now)):
+            raise ImportBusyError(
+                f"another run imports {record.source} into {record.series_id} right now"
+            )
+
+    async def _report_done(self, record: ImportRecord) -> ImportReport:
+        async with self._database.snapshot() as transaction:
+            series = await self._bars.find_series(transaction, record.series_id)
+        return ImportReport(record, series.bar_count if series else 0, was_done=True)
+
+
+def join_bars(old: Columns, new: Columns) -> Columns:
+    """Return both in order of time; where both have a bar, the new one."""
+    if not len(new):
+        return old
+    both = Columns.concat([old, new])
+    order = np.argsort(both.time, kind="stable")
+    times = both.time[order]
+    # Stable: of two equal times the later one is the new bar.
+    kept = order[np.append(times[1:] != times[:-1], True)]
+    return Columns(*(column[kept] for column in both.arrays()))
+
+
+async def _merged(
+    old: AsyncIterator[Columns], new: AsyncIterator[Columns]
+) -> AsyncIterator[Columns]:
+    """Yield the bars of both, chunk by chunk, in order of time."""
+    waiting: Columns | None = EMPTY
+    held: list[Columns] = []
+    async for part in old:
+        last, beside = int(part.time[-1]), []
+        while waiting is not None:
+            index = waiting.index_at(last + 1)
+            beside.append(waiting[:index])
+            waiting = waiting[index:]
+            if len(waiting):
+                break
+            waiting = await anext(new, None)
+        held.append(join_bars(part, Columns.concat([each for each in beside if len(each)])))
+        if sum(len(each) for each in held) >= BARS_PER_COMMIT:
+            yield Columns.concat(held)
+            held = []
+    if waiting is not None and len(waiting):
+        held.append(waiting)
+    async for part in new:
+        held.append(part)
+    if held:
+        yield Columns.concat(held)
+
+
+def _gather(batches: Iterator[Batch]) -> list[Batch]:
+    """Return the next batches, enough for one transaction; none at the end."""
+    gathered: list[Batch] = []
+    bars = 0
+    for batch in batches:
+        gathered.append(batch)
+        bars += len(batch.bars)
+        if bars >= BARS_PER_COMMIT:
+            break
+    return gathered

@@ -1,0 +1,84 @@
+"""Where a stored series is served from: memory while it is small, mapped files when it is large."""
+
+import asyncio
+from collections.abc import Callable
+
+from trading_api.modules.datafeed.domain.columns import Columns
+from trading_api.modules.datafeed.domain.selection import StoredTexts
+from trading_api.modules.datafeed.domain.series import StoredSeries
+from trading_api.modules.datafeed.domain.text import Scale
+from trading_api.modules.datafeed.ports import SeriesFiles
+from trading_api.modules.datafeed.repository import BarRepository, SeriesRecord
+from trading_api.runtime.database import Transaction
+
+IN_MEMORY_BARS_MAX = 65_536
+"""3 MiB; larger series lie in files that the kernel keeps or drops as memory allows."""
+
+
+class SeriesStore:
+    """Loads series once per version."""
+
+    def __init__(self, files: SeriesFiles | None) -> None:
+        self._files = files
+        self._bars = BarRepository()
+        self._known: dict[str, StoredSeries] = {}
+
+    async def load(self, transaction: Transaction, record: SeriesRecord) -> StoredSeries:
+        """Return a series as the transaction sees it; the same object while it is unchanged."""
+        known = self._known.get(record.id)
+        if (
+            known is not None
+            and known.version == record.version
+            and len(known.bars) == record.bar_count
+        ):
+            return known
+        files = self._files if record.bar_count > IN_MEMORY_BARS_MAX else None
+        bars = files.open(record.id, record.version, record.bar_count) if files else None
+        if bars is None:
+            bars = await self._read(transaction, record, files)
+        series = self._known[record.id] = StoredSeries(
+            id=record.id,
+            resolution=record.resolution,
+            price_decimals=record.price_decimals,
+            volume_decimals=record.volume_decimals,
+            bars=bars,
+            version=record.version,
+        )
+        return series
+
+    async def texts(self, series: StoredSeries) -> StoredTexts | None:
+        """Return a large series' finished texts, written now where they aren't there yet."""
+        files, count = self._files, len(series.bars)
+        if files is None or count <= IN_MEMORY_BARS_MAX or not series.resolution.is_intraday:
+            return None
+        found = files.open_texts(series.id, series.version, count)
+        if found is None:
+            scale = Scale(series.price_decimals, series.volume_decimals)
+            for _ in files.write_texts(series.id, series.version, count, series.bars, scale):
+                # A block takes a few milliseconds; requests come in between.
+                await asyncio.sleep(0)
+            found = files.open_texts(series.id, series.version, count)
+        return found
+
+    async def _read(
+        self, transaction: Transaction, record: SeriesRecord, files: SeriesFiles | None
+    ) -> Columns:
+        if files is None:
+            parts: list[Columns] = []
+            await self._each_chunk(transaction, record, parts.append)
+            return Columns.concat(parts)
+        with files.writing(record.id, record.version, record.bar_count) as add:
+            await self._each_chunk(transaction, record, add)
+        bars = files.open(record.id, record.version, record.bar_count)
+        assert bars is not None, "it was just written"
+        return bars
+
+    async def _each_chunk(
+        self, transaction: Transaction, record: SeriesRecord, take: Callable[[Columns], None]
+    ) -> None:
+        position = -1
+        while chunks := await self._bars.read_chunks(
+            transaction, record.id, record.version, after=position
+        ):
+            for position, columns in chunks:  # noqa: B007 - the last one goes on
+                take(columns)

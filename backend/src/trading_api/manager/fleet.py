@@ -229,8 +229,10 @@ def prepare_modules(modules: tuple[str, ...], around: Surroundings, report: Repo
         FleetError: a migration or a seed failed.
     """
     from trading_api.runtime.secrets import ensure_secrets
+    from trading_api.runtime.settings import PlatformSettings, load_settings
 
-    made = ensure_secrets(around.paths.secrets, modules=modules)
+    settings = load_settings(PlatformSettings, around.application)
+    made = ensure_secrets(around.paths.secrets, modules=modules, algorithm=settings.jwt_algorithm)
     if made:
         report(f"created keys: {', '.join(made)}")
     for module, applied in migrate(modules, around).items():

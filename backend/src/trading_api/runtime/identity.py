@@ -26,10 +26,11 @@ from trading_api.kernel.errors import (
     CarriersDisagreeError,
     CrossSiteRequestError,
     MalformedRequestError,
+    PermissionDeniedError,
     TokenInvalidError,
     UnavailableError,
 )
-from trading_api.runtime.secrets import JWKS_FILE, SERVICE_JWKS_FILE
+from trading_api.runtime.secrets import SERVICE_JWKS_FILE, SIGNING_ALGORITHMS, read_key_set
 from trading_api.runtime.settings import PlatformSettings
 
 Carrier = Literal["cookie", "bearer", "api_key", "service"]
@@ -46,8 +47,6 @@ SERVICE_TOKEN_SECONDS = 60
 ACCESS_TOKEN_SECONDS_MAX = 600
 DEVELOPMENT_TOKEN_SECONDS_MAX = 12 * 3600
 """Tokens that `users token` issues for work on a module without auth; never in production."""
-
-ALGORITHMS = ("RS256", "ES256", "EdDSA")
 
 TokenStatus = Literal["valid", "expired", "revoked", "error"]
 
@@ -116,7 +115,7 @@ class Identity:
         self._clock = clock
         self._fetch_keys = fetch_keys
         self._resolve_api_key = resolve_api_key
-        self._file_keys = _KeyFile(settings.secrets_directory / JWKS_FILE, clock)
+        self._file_keys = _KeyFile(settings.key_set_path, clock)
         self._service_keys = _KeyFile(settings.secrets_directory / SERVICE_JWKS_FILE, clock)
         self._fetched_keys: dict[str, _Key] = {}
         self._fetched_at: float | None = None
@@ -279,14 +278,16 @@ class Identity:
             UnavailableError: its key can't be had right now.
         """
         headers = _headers_of(scope)
-        token = _bearer(headers.get(b"authorization", ""))
-        carrier: Carrier = "bearer"
-        if token is None:
-            token, carrier = self._cookie(headers.get(b"cookie")), "cookie"
-        if token is None:
-            return None, "error"
+        token = _bearer(headers.get(b"authorization", "")) or headers.get(b"x-api-key")
+        cookie = self._cookie(headers.get(b"cookie")) if token is None else None
         try:
-            return await self.verify(token, carrier=carrier), "valid"
+            if token is not None:
+                return await self.verify_credential(token, scope), "valid"
+            if cookie is not None:
+                return await self.verify(cookie, carrier="cookie"), "valid"
+            return None, "error"
+        except PermissionDeniedError:
+            return None, "error"
         except TokenInvalidError as error:
             reason = error.context.get("reason")
             if reason == "expired":
@@ -361,7 +362,7 @@ class Identity:
             raise TokenInvalidError("the token's header isn't one that we write")
         if kind == "svc+jwt" and algorithm == "ES256":
             return self._verify_service(token, kid), _FOREVER
-        if kind != "at+jwt" or algorithm not in ALGORITHMS:
+        if kind != "at+jwt" or algorithm not in SIGNING_ALGORITHMS:
             raise TokenInvalidError("the token is not an access token of this platform")
         key = await self._key(kid)
         claims = _decode(token, key.key, algorithm)
@@ -512,7 +513,7 @@ class _KeyFile:
         if stamp == self._stamp:
             return False
         try:
-            self._keys = _import_jwks(json.loads(self._path.read_text())) if stamp else {}
+            self._keys = _import_jwks(read_key_set(self._path)) if stamp else {}
         except FileNotFoundError:
             self._keys = {}
         except (JoseError, ValueError, KeyError, TypeError) as error:

@@ -92,6 +92,16 @@ class PlatformSettings(OwnedSettings):
         "1200, in development wide",
     )
     jwt_issuer: str = Field("trading-api", description="`iss` of our access tokens")
+    jwt_algorithm: Literal["RS256", "ES256", "EdDSA"] = Field(
+        "RS256",
+        description="of the signing key that the first start makes; `keys rotate` changes it",
+    )
+    jwt_private_key_path: Path | None = Field(
+        None, description="the signing key in PEM, where it is mounted; auth alone reads it"
+    )
+    jwt_public_key_path: Path | None = Field(
+        None, description="the verifying key in PEM, or several as a JWKS, where it is mounted"
+    )
     peers: str = Field(
         "",
         description="where the other modules are, `name=http://host:port` by comma; "
@@ -122,6 +132,11 @@ class PlatformSettings(OwnedSettings):
     def secrets_directory(self) -> Path:
         """Where keys are; mode 0700, files 0600."""
         return self.trading_local_dir / "secrets"
+
+    @property
+    def key_set_path(self) -> Path:
+        """The public keys that verify access tokens: a JWKS, or one key in PEM."""
+        return self.jwt_public_key_path or self.secrets_directory / "jwks.json"
 
     @property
     def run_directory(self) -> Path:

@@ -20,7 +20,7 @@ from trading_api.modules.auth.schemas import UserView, parse_email
 from trading_api.modules.auth.service import AuthServices
 from trading_api.runtime.identity import access_token_seconds_max
 from trading_api.runtime.module import Command
-from trading_api.runtime.secrets import list_signing_keys, rotate_signing_key
+from trading_api.runtime.secrets import SIGNING_ALGORITHMS, list_signing_keys, rotate_signing_key
 from trading_api.runtime.settings import PlatformSettings
 
 KEY_OVERLAP_SECONDS_MIN = 900
@@ -127,6 +127,7 @@ class _Users:
 class _Keys:
     def __init__(self, settings: PlatformSettings, clock: Clock) -> None:
         self._directory = settings.secrets_directory
+        self._is_mounted = settings.jwt_private_key_path is not None
         # Issued tokens for work on a module may live longer than those of sign-ins.
         self._overlap_seconds = max(KEY_OVERLAP_SECONDS_MIN, access_token_seconds_max(settings))
         self._clock = clock
@@ -142,6 +143,12 @@ class _Keys:
             default=self._overlap_seconds,
             help="how long tokens of the old key stay good; 0 when it leaked",
         )
+        rotate.add_argument(
+            "--algorithm",
+            choices=SIGNING_ALGORITHMS,
+            default=None,
+            help="of the new key; that of the old one where absent",
+        )
         return await _run(parser, arguments)
 
     async def _list(self, _options: argparse.Namespace) -> int:
@@ -151,9 +158,15 @@ class _Keys:
         return 0
 
     async def _rotate(self, options: argparse.Namespace) -> int:
+        if self._is_mounted:
+            _complain("the signing key is mounted; rotate it where it comes from")
+            return 2
         now_seconds = int(self._clock.now().timestamp())
         kid = rotate_signing_key(
-            self._directory, now_seconds=now_seconds, overlap_seconds=options.overlap_seconds
+            self._directory,
+            now_seconds=now_seconds,
+            overlap_seconds=options.overlap_seconds,
+            algorithm=options.algorithm,
         )
         _say(f"{kid}  signs")
         return 0

@@ -52,7 +52,12 @@ class AuthModule(Module):
         """Build repository, adapters and service, and hand out what the process serves."""
         settings = load_settings(AuthSettings, context.environ)
         database = context.require_database()
-        self._signer = FileSigner(context.settings.secrets_directory, clock=context.clock)
+        self._signer = FileSigner(
+            context.settings.secrets_directory,
+            clock=context.clock,
+            private_key=context.settings.jwt_private_key_path,
+            key_set=context.settings.key_set_path,
+        )
         self._hasher = Argon2Pool(
             parallel=settings.password_parallel, queue_max=settings.password_queue_max
         )

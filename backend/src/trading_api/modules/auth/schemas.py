@@ -315,3 +315,16 @@ class ShareTokenMadeView(ShareTokenView):
     def made(cls, key: ApiKey, text: str) -> "ShareTokenMadeView":
         """Show a share token that was just made."""
         return cls(**cls._fields(key), token=text)
+
+
+class IntrospectionView(ResponseModel):
+    """What a token is worth, as RFC 7662 names it; nothing but ``active`` where it isn't good."""
+
+    active: bool
+    sub: str | None = None
+    sid: str | None = Field(None, description="the session, or the id of the key")
+    token_type: Literal["Bearer", "refresh_token", "api_key"] | None = None
+    scope: str | None = None
+    iss: str | None = None
+    iat: int | None = None
+    exp: int | None = None

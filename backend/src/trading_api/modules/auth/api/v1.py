@@ -10,6 +10,7 @@ from trading_api.modules.auth.api.account import add_account
 from trading_api.modules.auth.api.api_keys import add_api_keys, add_resolving, add_share_tokens
 from trading_api.modules.auth.api.parts import PRIVATE, Parts
 from trading_api.modules.auth.api.sign_in import add_sign_in
+from trading_api.modules.auth.api.token_endpoints import add_token_endpoints
 from trading_api.modules.auth.api.tokens import add_tokens
 from trading_api.modules.auth.service import AuthServices
 from trading_api.runtime.http.access import Access
@@ -22,6 +23,7 @@ def public_routes(parts: Parts) -> ModuleRouter:
     add_sign_in(router, parts)
     add_account(router, parts)
     add_tokens(router, parts)
+    add_token_endpoints(router, parts)
     add_api_keys(router, parts)
     add_share_tokens(router, parts)
     return router

@@ -5,6 +5,7 @@ from trading_api.modules.auth.service.desk import AuthPolicy, Desk, SignIn
 from trading_api.modules.auth.service.registration import RegistrationService
 from trading_api.modules.auth.service.sessions import REVOCATIONS_MAX, SessionService
 from trading_api.modules.auth.service.sign_in import SignInService
+from trading_api.modules.auth.service.tokens import TokenService
 from trading_api.modules.auth.service.users import UserService
 
 
@@ -22,6 +23,7 @@ class AuthServices:
         self.sessions = SessionService(desk)
         self.users = UserService(desk)
         self.api_keys = ApiKeyService(desk)
+        self.tokens = TokenService(desk)
 
 
 __all__ = ["REVOCATIONS_MAX", "AuthPolicy", "AuthServices", "Desk", "SignIn"]

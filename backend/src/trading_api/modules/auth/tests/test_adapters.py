@@ -4,16 +4,26 @@ import asyncio
 import statistics
 import time
 from pathlib import Path
+from typing import Any
 
 import bcrypt
 import pytest
+from joserfc.jwk import ECKey
 
+from trading_api.kernel.errors import TokenInvalidError
 from trading_api.modules.auth.adapters.argon2_pool import Argon2Pool
 from trading_api.modules.auth.adapters.file_signer import FileSigner
 from trading_api.modules.auth.errors import PasswordPoolBusyError
 from trading_api.runtime.identity import Identity
-from trading_api.runtime.secrets import ensure_secrets, list_signing_keys, rotate_signing_key
-from trading_api.runtime.settings import PlatformSettings
+from trading_api.runtime.secrets import (
+    SIGNING_ALGORITHMS,
+    SigningAlgorithm,
+    ensure_secrets,
+    list_signing_keys,
+    load_signing_key,
+    rotate_signing_key,
+)
+from trading_api.runtime.settings import PlatformSettings, load_settings
 from trading_api.testkit.clocks import FixedClock
 
 PASSWORD = "correct horse battery"
@@ -146,3 +156,71 @@ def test_signer_when_there_is_no_key_then_says_so_at_start(
 ) -> None:
     with pytest.raises(FileNotFoundError):
         FileSigner(tmp_path, clock=clock).load()
+
+
+@pytest.mark.parametrize("algorithm", SIGNING_ALGORITHMS)
+@pytest.mark.filterwarnings("ignore::joserfc.errors.SecurityWarning")
+async def test_signer_when_algorithm_is_chosen_then_every_process_believes_it_over_a_rotation(
+    environ: dict[str, str], tmp_path: Path, clock: FixedClock, algorithm: SigningAlgorithm
+) -> None:
+    own = load_settings(PlatformSettings, {**environ, "TRADING_LOCAL_DIR": str(tmp_path)})
+    ensure_secrets(own.secrets_directory, algorithm=algorithm)
+    signer = FileSigner(own.secrets_directory, clock=clock)
+    identity = Identity(settings=own, clock=clock)
+    now = int(clock.now().timestamp())
+    before = signer.sign(claims_at(now))
+    assert (await identity.verify(before)).user_id == "usr_1"
+    kept = rotate_signing_key(own.secrets_directory, now_seconds=now, overlap_seconds=60)
+    assert public_algorithms(signer)[kept] == algorithm
+    other = SIGNING_ALGORITHMS[(SIGNING_ALGORITHMS.index(algorithm) + 1) % 3]
+    rotate_signing_key(own.secrets_directory, now_seconds=now, overlap_seconds=60, algorithm=other)
+    clock.advance(6)
+    for token in (before, signer.sign(claims_at(now))):
+        assert (await identity.verify(token)).user_id == "usr_1"
+    clock.advance(55)
+    with pytest.raises(TokenInvalidError):
+        await identity.verify(before)
+
+
+@pytest.mark.parametrize("algorithm", ["ES256", "RS256"])
+async def test_signer_when_its_keys_are_mounted_then_they_count_and_not_the_host_s(
+    environ: dict[str, str], tmp_path: Path, clock: FixedClock, algorithm: SigningAlgorithm
+) -> None:
+    mounted = tmp_path / "mounted"
+    ensure_secrets(mounted, algorithm=algorithm)
+    key, _ = load_signing_key((mounted / "jwt_private.pem").read_bytes())
+    (mounted / "public.pem").write_bytes(key.as_pem(private=False))
+    paths = {
+        "JWT_PRIVATE_KEY_PATH": str(mounted / "jwt_private.pem"),
+        "JWT_PUBLIC_KEY_PATH": str(mounted / "public.pem"),
+    }
+    own = load_settings(PlatformSettings, {**environ, **paths})
+    signer = FileSigner(
+        own.secrets_directory,
+        clock=clock,
+        private_key=own.jwt_private_key_path,
+        key_set=own.key_set_path,
+    )
+    identity = Identity(settings=own, clock=clock)
+    now = int(clock.now().timestamp())
+    assert (await identity.verify(signer.sign(claims_at(now)))).user_id == "usr_1"
+    assert [each["kid"] for each in signer.public_keys()["keys"]] == [key.kid]
+    own_host = FileSigner(own.secrets_directory, clock=clock)
+    with pytest.raises(TokenInvalidError):
+        await identity.verify(own_host.sign(claims_at(now)))
+
+
+@pytest.mark.parametrize("curve", ["P-384", "secp256k1"])
+def test_load_when_the_key_is_of_another_kind_then_refused(curve: str) -> None:
+    with pytest.raises(ValueError, match="P-256"):
+        load_signing_key(ECKey.generate_key(curve).as_pem(private=True))
+
+
+def claims_at(now: int) -> dict[str, Any]:
+    times = {"iat": now, "nbf": now, "exp": now + 300}
+    names = {"iss": "trading-api", "aud": "trading-api", "sub": "usr_1", "sid": "s", "jti": "j"}
+    return {**names, **times}
+
+
+def public_algorithms(signer: FileSigner) -> dict[str, str]:
+    return {str(each["kid"]): str(each["alg"]) for each in signer.public_keys()["keys"]}

@@ -60,10 +60,14 @@ async def _on_connection(
             )
             await connection.execute(sa.text(f'CREATE SCHEMA IF NOT EXISTS "{database.schema}"'))
         else:
-            await connection.execute(sa.text("BEGIN IMMEDIATE"))
+            await connection.run_sync(_begin_immediate)
         result = await connection.run_sync(work, migrations)
         await connection.commit()
         return result
+
+
+def _begin_immediate(connection: sa.Connection) -> None:
+    connection.execute(sa.text("BEGIN IMMEDIATE"))
 
 
 def _upgrade(connection: sa.Connection, migrations: Migrations) -> list[str]:

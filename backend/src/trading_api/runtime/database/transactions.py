@@ -32,6 +32,7 @@ from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import AsyncAdaptedQueuePool, StaticPool
+from sqlalchemy.util.concurrency import greenlet_spawn
 
 from trading_api.kernel.errors import (
     DatabaseBusyError,
@@ -39,6 +40,7 @@ from trading_api.kernel.errors import (
     StorageFullError,
     TradingError,
 )
+from trading_api.runtime.database import inline
 
 log = structlog.get_logger("database")
 
@@ -53,15 +55,14 @@ SQLITE_BUSY_TIMEOUT_MS = 5000
 LOCK_TIMEOUT_MS = 2000
 STATEMENT_TIMEOUT_MS = 10_000
 SERIALIZATION_ATTEMPTS_MAX = 5
+_BEGIN_IMMEDIATE = text("BEGIN IMMEDIATE")
 _RETRYABLE_SQLSTATES = frozenset({"40001", "40P01"})
 
 
 class Transaction:
     """An open transaction; statements run in order on one connection.
 
-    On SQLite a statement that has begun runs to its end, whoever is cancelled: the driver would
-    close the writing connection under it, and a closed connection that a traceback still holds
-    keeps its lock.
+    On SQLite a statement that has begun runs to its end, whoever is cancelled; see ``inline``.
     """
 
     __slots__ = ("_after_commit", "connection", "dialect")
@@ -76,7 +77,7 @@ class Transaction:
     ) -> CursorResult[Any]:
         """Run a Core statement, with one set of parameters or many."""
         if self.dialect == "sqlite":
-            return await _finish(self.connection.execute(statement, parameters))
+            return await _execute_inline(self.connection, statement, parameters)
         return await self.connection.execute(statement, parameters)
 
     async def scalar(
@@ -209,7 +210,7 @@ class Database:
     async def ping(self) -> None:
         """Make a round trip; raises what ``transaction`` raises."""
         async with self._guard(), _connect(self._reader) as connection:
-            await connection.execute(text("SELECT 1"))
+            await Transaction(connection, self.dialect).execute(text("SELECT 1"))
 
     async def create_all(self, metadata: MetaData) -> None:
         """Create the tables without migrations; for tests of the runtime itself."""
@@ -231,7 +232,7 @@ class Database:
         if self.dialect == "sqlite":
             async with self._write_lock, _connect(self._writer) as connection:
                 # SQLAlchemy's own begin is silenced below, so that this one takes the lock.
-                await _finish(connection.execute(text("BEGIN IMMEDIATE")))
+                await _finish(_execute_inline(connection, _BEGIN_IMMEDIATE))
                 yield connection
         else:
             async with _connect(self._writer) as connection:
@@ -317,6 +318,14 @@ async def _in_savepoint(
     return value, None
 
 
+async def _execute_inline(
+    connection: AsyncConnection, statement: Executable, parameters: Parameters | None = None
+) -> CursorResult[Any]:
+    # AsyncConnection.execute insists on a driver that waits; this one mostly needn't.
+    assert connection.sync_connection is not None, "the connection is open"
+    return await greenlet_spawn(connection.sync_connection.execute, statement, parameters)
+
+
 @asynccontextmanager
 async def _connect(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
     """Hold a connection; it goes back to its pool even when this task is cancelled meanwhile."""
@@ -386,7 +395,7 @@ def _sqlite_engines(url: URL, schema: str) -> tuple[AsyncEngine, AsyncEngine]:
     path.parent.mkdir(parents=True, exist_ok=True)
     # The file is attached under the module's name to an empty main database, so that
     # `wallet.entries` means the same in every statement, raw ones too, on both databases.
-    nameless = URL.create(url.drivername)
+    nameless = URL.create(inline.DRIVER)
     connect_args = {"timeout": SQLITE_BUSY_TIMEOUT_MS / 1000}
     # One writing connection, kept: its statement and page caches stay warm.
     writer = create_async_engine(nameless, poolclass=StaticPool, connect_args=connect_args)

@@ -115,6 +115,12 @@ class _OrderEvent(Event):
         limit_price: None where the type has none.
         trigger_price: None where the type has none.
         reduce_only: whether it may only make a position smaller.
+        position_id: the position that its fills change; None in events of before there were several.
+        parent_id: of a bracket's leg: the entry that holds it, later the position it protects.
+        parent_type: ``ORDER``, ``POSITION`` or ``TRADE`` (one entry's position); None without.
+        bracket_role: ``TAKE_PROFIT`` or ``STOP_LOSS`` of a leg; None for any other order.
+        take_profit: of an entry: where its take-profit stands; None without.
+        stop_loss: of an entry: where its stop-loss stands; None without, and of a trailing stop.
     """
 
     order_id: str
@@ -131,6 +137,12 @@ class _OrderEvent(Event):
     limit_price: Decimal | None
     trigger_price: Decimal | None
     reduce_only: bool
+    position_id: str | None = None
+    parent_id: str | None = None
+    parent_type: Literal["ORDER", "POSITION", "TRADE"] | None = None
+    bracket_role: Literal["TAKE_PROFIT", "STOP_LOSS"] | None = None
+    take_profit: Decimal | None = None
+    stop_loss: Decimal | None = None
 
 
 class OrderAccepted(_OrderEvent):
@@ -186,7 +198,8 @@ class ExecutionRecorded(Event):
         offset: number of the account's event that shows the same.
         quantity: filled by this execution.
         closed_quantity: of it, what closed the position held before.
-        signed_quantity_after: the position afterwards, negative for short.
+        position_id: the position that it changed; None in events of before there were several.
+        signed_quantity_after: that position afterwards, negative for short.
         realized: what the closed part earned, in ``currency``.
         commission: what the fill cost, in ``currency``.
         quote_sequence: the quote it filled on.
@@ -211,6 +224,7 @@ class ExecutionRecorded(Event):
     commission: Decimal
     currency: str
     liquidity: Literal["MAKER", "TAKER"]
+    position_id: str | None = None
     quote_bid: Decimal
     quote_ask: Decimal
     quote_sequence: int

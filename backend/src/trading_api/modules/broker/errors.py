@@ -27,6 +27,8 @@ TradingError
 │   ├── TradingReduceOnlyError        a kill switch lets only closing orders through
 │   ├── LeverageDeniedError           the account can't carry its positions at that leverage
 │   ├── AccountNotResettableError     funded accounts keep what happened to them
+│   ├── PostOnlyError                 a post-only order would have taken
+│   ├── MarketClosedError             outside of the instrument's trading hours
 │   └── AccountLimitError             the user has as many accounts as one may have
 ├── RateLimitedError
 │   └── OrderRateError                too many orders at once
@@ -35,16 +37,19 @@ TradingError
     └── MarketUnavailableError        instruments or quotes can't be had right now
 """
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 from trading_api.kernel.errors import (
     ConflictError,
     DeniedError,
     ErrorCode,
+    FieldError,
     GoneError,
     InvalidInputError,
     NotFoundError,
     RateLimitedError,
+    TradingError,
     UnavailableError,
 )
 
@@ -72,12 +77,51 @@ class BrokerErrorCode(ErrorCode):
     ORDER_CLIENT_ID_REUSED = "broker.order.client_order_id_reused"
     ORDER_INSUFFICIENT_MARGIN = "broker.order.insufficient_margin"
     ORDER_REDUCE_ONLY = "broker.order.reduce_only"
+    ORDER_POST_ONLY = "broker.order.post_only"
     ORDER_STALE_QUOTE = "broker.order.stale_quote"
     ORDER_UNKNOWN_INSTRUMENT = "broker.order.unknown_instrument"
     ORDER_NOT_TRADABLE = "broker.order.not_tradable"
     POSITION_NOT_FOUND = "broker.position.not_found"
     INSTRUMENT_NOT_FOUND = "broker.instrument.not_found"
+    MARKET_CLOSED = "broker.market.closed"
     MARKET_UNAVAILABLE = "broker.market.unavailable"
+
+
+class OrderRefusedError(TradingError):
+    """A refused order; the problem's context has FIX's OrdRejReason (tag 103) as a number."""
+
+    fix_reason: ClassVar[int] = 99
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        errors: Sequence[FieldError] = (),
+        retry_after_seconds: int | None = None,
+        **context: object,
+    ) -> None:
+        reason = next(
+            (_FIELD_REASONS[each.field] for each in errors if each.field in _FIELD_REASONS),
+            self.fix_reason,
+        )
+        super().__init__(
+            message,
+            errors=errors,
+            retry_after_seconds=retry_after_seconds,
+            **{"ordRejReason": reason, **context},
+        )
+
+
+_FIELD_REASONS = {
+    "symbol": 1,
+    "qty": 13,
+    "limitPrice": 18,
+    "stopPrice": 18,
+    "takeProfit": 18,
+    "stopLoss": 18,
+    "duration.datetime": 4,
+}
+"""FIX's OrdRejReason by the field at fault."""
 
 
 class AccountNotFoundError(NotFoundError):
@@ -185,11 +229,12 @@ class OrderNotFoundError(NotFoundError):
     title: ClassVar[str] = "Order not found"
 
 
-class OrderInvalidError(InvalidInputError):
+class OrderInvalidError(OrderRefusedError, InvalidInputError):
     """A field of the ticket breaks a rule of the instrument or of the order type."""
 
     code: ClassVar[ErrorCode] = BrokerErrorCode.ORDER_INVALID
     title: ClassVar[str] = "Invalid order"
+    fix_reason: ClassVar[int] = 11
 
 
 class OrderClosedError(ConflictError):
@@ -199,46 +244,68 @@ class OrderClosedError(ConflictError):
     title: ClassVar[str] = "Order is closed"
 
 
-class ClientOrderIdReusedError(InvalidInputError):
+class ClientOrderIdReusedError(OrderRefusedError, InvalidInputError):
     """The client order id belongs to an order with another ticket; ``errors`` names the fields."""
 
     code: ClassVar[ErrorCode] = BrokerErrorCode.ORDER_CLIENT_ID_REUSED
     title: ClassVar[str] = "Client order id was used for another order"
+    fix_reason: ClassVar[int] = 6
 
 
-class InsufficientMarginError(DeniedError):
+class InsufficientMarginError(OrderRefusedError, DeniedError):
     """The account can't carry the order; the numbers are in the context."""
 
     code: ClassVar[ErrorCode] = BrokerErrorCode.ORDER_INSUFFICIENT_MARGIN
     title: ClassVar[str] = "Insufficient margin"
+    fix_reason: ClassVar[int] = 3
 
 
-class ReduceOnlyError(DeniedError):
+class ReduceOnlyError(OrderRefusedError, DeniedError):
     """A reduce-only order needs a position on the other side, at least as large."""
 
     code: ClassVar[ErrorCode] = BrokerErrorCode.ORDER_REDUCE_ONLY
     title: ClassVar[str] = "Nothing to reduce"
+    fix_reason: ClassVar[int] = 99
 
 
-class StaleQuoteError(UnavailableError):
+class PostOnlyError(OrderRefusedError, DeniedError):
+    """A post-only order would have filled at once; nothing changed."""
+
+    code: ClassVar[ErrorCode] = BrokerErrorCode.ORDER_POST_ONLY
+    title: ClassVar[str] = "Order would take"
+    fix_reason: ClassVar[int] = 99
+
+
+class MarketClosedError(OrderRefusedError, DeniedError):
+    """The order would trade now, and the instrument doesn't."""
+
+    code: ClassVar[ErrorCode] = BrokerErrorCode.MARKET_CLOSED
+    title: ClassVar[str] = "Market is closed"
+    fix_reason: ClassVar[int] = 2
+
+
+class StaleQuoteError(OrderRefusedError, UnavailableError):
     """There is no fresh quote that this order could trade on; nothing changed."""
 
     code: ClassVar[ErrorCode] = BrokerErrorCode.ORDER_STALE_QUOTE
     title: ClassVar[str] = "No fresh quote"
+    fix_reason: ClassVar[int] = 8
 
 
-class InstrumentUnknownError(InvalidInputError):
+class InstrumentUnknownError(OrderRefusedError, InvalidInputError):
     """The ticket names a symbol that doesn't exist."""
 
     code: ClassVar[ErrorCode] = BrokerErrorCode.ORDER_UNKNOWN_INSTRUMENT
     title: ClassVar[str] = "Unknown instrument"
+    fix_reason: ClassVar[int] = 1
 
 
-class InstrumentNotTradableError(InvalidInputError):
+class InstrumentNotTradableError(OrderRefusedError, InvalidInputError):
     """The ticket names a symbol that is only for charts, or in another currency."""
 
     code: ClassVar[ErrorCode] = BrokerErrorCode.ORDER_NOT_TRADABLE
     title: ClassVar[str] = "Instrument is not tradable"
+    fix_reason: ClassVar[int] = 11
 
 
 class PositionNotFoundError(NotFoundError):

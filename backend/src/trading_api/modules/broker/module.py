@@ -23,6 +23,7 @@ from trading_api.contracts.broker import (
 from trading_api.ledger.engine import Ledger
 from trading_api.modules.broker import tables
 from trading_api.modules.broker.adapters.market import DatafeedInstruments, DatafeedQuotes
+from trading_api.modules.broker.adapters.paper_venue import PaperModel, PaperVenue
 from trading_api.modules.broker.api import v1 as api_v1
 from trading_api.modules.broker.api.internal import build_internal_router
 from trading_api.modules.broker.consumers import (
@@ -43,11 +44,14 @@ from trading_api.modules.broker.service import (
     AccountService,
     MatchingService,
     OrderService,
+    PositionService,
     ReportService,
 )
 from trading_api.modules.broker.service.controls import ControlService
+from trading_api.modules.broker.service.counter import Counter
 from trading_api.modules.broker.service.desk import Books
 from trading_api.modules.broker.service.financing import FinancingService
+from trading_api.modules.broker.service.floor import Floor
 from trading_api.modules.broker.service.leverage import LeverageService
 from trading_api.modules.broker.service.margin_calls import MarginService
 from trading_api.modules.broker.service.marks import MarkService
@@ -131,15 +135,27 @@ class BrokerModule(Module):
             per_user_max=settings.accounts_per_user_max,
         )
         risk = RiskGate(quotes=self._quotes, policy=policy)
+        venue = PaperVenue(_model_of(settings))
+        floor = Floor(venue=venue, risk=risk, policy=policy)
+        counter = Counter(
+            books=books, quotes=self._quotes, instruments=instruments, policy=policy, floor=floor
+        )
         orders = OrderService(
             database=database,
             books=books,
             accounts=accounts,
             idempotency=idempotency,
-            quotes=self._quotes,
-            instruments=instruments,
-            policy=policy,
+            counter=counter,
+            floor=floor,
             risk=risk,
+        )
+        positions = PositionService(
+            database=database,
+            books=books,
+            accounts=accounts,
+            idempotency=idempotency,
+            counter=counter,
+            floor=floor,
         )
         self._reports = ReportService(
             database=database,
@@ -150,7 +166,12 @@ class BrokerModule(Module):
             policy=policy,
         )
         self._matching = MatchingService(
-            database=database, books=books, quotes=self._quotes, leases=leases, risk=risk
+            database=database,
+            books=books,
+            instruments=instruments,
+            leases=leases,
+            venue=venue,
+            floor=floor,
         )
         leverage = LeverageService(
             database=database,
@@ -215,6 +236,7 @@ class BrokerModule(Module):
                 "v1": api_v1.build_router(
                     accounts=accounts,
                     orders=orders,
+                    positions=positions,
                     reports=self._reports,
                     leverage=leverage,
                     resets=resets,
@@ -300,4 +322,19 @@ def _policy_of(settings: BrokerSettings) -> Policy:
             orders_per_second=settings.orders_per_second,
             orders_burst=settings.orders_burst,
         ),
+    )
+
+
+def _model_of(settings: BrokerSettings) -> PaperModel:
+    return PaperModel(
+        seed=settings.venue_seed,
+        volume_by_kind={
+            "stock": settings.venue_volume_stock,
+            "forex": settings.venue_volume_forex,
+            "crypto": settings.venue_volume_crypto,
+        },
+        participation_ppm=settings.venue_participation_ppm,
+        impact_ppm=min(settings.venue_impact_ppm, settings.slippage_cap_ppm),
+        latency=timedelta(milliseconds=settings.venue_latency_ms),
+        latency_jitter=timedelta(milliseconds=settings.venue_latency_jitter_ms),
     )

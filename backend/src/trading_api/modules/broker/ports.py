@@ -1,10 +1,12 @@
-"""What the broker needs from outside: quotes and instruments."""
+"""What the broker needs from outside: quotes, instruments and a venue to trade on."""
 
 from collections.abc import Callable, Collection
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Protocol
 
 from trading_api.modules.broker.domain.instrument import Instrument, Quote
+from trading_api.modules.broker.domain.matching import Match
+from trading_api.modules.broker.domain.order import Order
 
 REFRESH_AGE = timedelta(seconds=1)
 """A quote of the last second is not asked for again: the market's heartbeat is half of that."""
@@ -45,3 +47,18 @@ class InstrumentSource(Protocol):
         Raises:
             MarketUnavailableError: the market can't be asked and the answer isn't known.
         """
+
+
+class Venue(Protocol):
+    """Where orders trade; pure, so that the same seed, orders and quotes give the same fills."""
+
+    def is_open(self, instrument: Instrument, at: datetime) -> bool:
+        """Tell whether an instrument trades at an instant."""
+
+    def compute_delay(self, order: Order) -> timedelta:
+        """Return how long after its acceptance the venue works an order."""
+
+    def meet(
+        self, order: Order, quote: Quote, instrument: Instrument, *, is_new: bool = False
+    ) -> Match:
+        """Decide what a fresh quote does to an open order; ``is_new``: just accepted."""

@@ -65,3 +65,23 @@ class BrokerSettings(OwnedSettings):
     slippage_cap_ppm: int = Field(
         default=1000, ge=0, le=100_000, description="margin of market orders is reserved above ask"
     )
+    venue_seed: int = Field(default=1, ge=0, description="of everything random about fills")
+    venue_volume_stock: int = Field(
+        default=2_000_000,
+        ge=0,
+        le=10**12,
+        description="what trades around one quote, units of the quote currency; 0: without limit",
+    )
+    venue_volume_forex: int = Field(default=50_000_000, ge=0, le=10**12)
+    venue_volume_crypto: int = Field(default=2_000_000, ge=0, le=10**12)
+    venue_participation_ppm: int = Field(
+        default=200_000, ge=1, le=1_000_000, description="share of that volume one order may take"
+    )
+    venue_impact_ppm: int = Field(
+        default=50,
+        ge=0,
+        le=100_000,
+        description="how much worse the price gets for that whole share; at most the slippage cap",
+    )
+    venue_latency_ms: int = Field(default=0, ge=0, le=60_000)
+    venue_latency_jitter_ms: int = Field(default=0, ge=0, le=60_000)

@@ -4,7 +4,7 @@ import sqlalchemy as sa
 
 from trading_api.ledger.tables import ledger_tables
 from trading_api.modules.broker.domain.account import PositionMode, TradingState
-from trading_api.modules.broker.domain.order import CLOSED, OPEN, OrderStatus
+from trading_api.modules.broker.domain.order import CLOSED, LIVE, OPEN, OrderStatus
 from trading_api.runtime.database import (
     Id,
     Instant,
@@ -29,6 +29,7 @@ def _one_of(column: str, values: list[str]) -> str:
     return f"{column} IN ({', '.join(repr(str(value)) for value in sorted(values))})"
 
 
+_IS_LIVE = _one_of("status", [status.value for status in LIVE])
 _IS_OPEN = _one_of("status", [status.value for status in OPEN])
 
 accounts = sa.Table(
@@ -99,6 +100,16 @@ orders = sa.Table(
     sa.Column("close_reason", sa.Text),
     sa.Column("accepted_at_us", Instant, nullable=False),
     sa.Column("updated_at_us", Instant, nullable=False),
+    # None in these stands for what orders of before were: see rows.order_of.
+    sa.Column("position_id", Id),
+    sa.Column("active_at_us", Instant),
+    sa.Column("ingest_sequence", sa.BigInteger, nullable=False, server_default="0"),
+    sa.Column("post_only", sa.Boolean, nullable=False, server_default=sa.false()),
+    sa.Column("trailing", sa.Text),
+    sa.Column("parent_id", Id),
+    sa.Column("parent_type", sa.Text),
+    sa.Column("bracket_role", sa.Text),
+    sa.Column("brackets", sa.Text),
     sa.UniqueConstraint("account_id", "client_order_id"),
     sa.CheckConstraint("quantity > 0", name="quantity_positive"),
     sa.CheckConstraint("filled_quantity BETWEEN 0 AND quantity", name="filled_within"),
@@ -118,11 +129,11 @@ orders = sa.Table(
         postgresql_where=sa.text(_IS_OPEN),
     ),
     sa.Index(
-        "ix_orders_open_of_account",
+        "ix_orders_live_of_account",
         "account_id",
         "symbol",
-        sqlite_where=sa.text(_IS_OPEN),
-        postgresql_where=sa.text(_IS_OPEN),
+        sqlite_where=sa.text(_IS_LIVE),
+        postgresql_where=sa.text(_IS_LIVE),
     ),
 )
 
@@ -139,6 +150,8 @@ executions = sa.Table(
     sa.Column("quantity_scale", sa.SmallInteger, nullable=False),
     sa.Column("quantity", sa.BigInteger, nullable=False),
     sa.Column("price", sa.BigInteger, nullable=False),
+    sa.Column("slippage", sa.BigInteger, nullable=False),
+    sa.Column("position_id", Id, nullable=False),
     sa.Column("closed_quantity", sa.BigInteger, nullable=False),
     sa.Column("signed_quantity_after", sa.BigInteger, nullable=False),
     sa.Column("realized", sa.BigInteger, nullable=False),
@@ -156,7 +169,10 @@ executions = sa.Table(
     sa.CheckConstraint("quantity > 0 AND price > 0", name="positive"),
     sa.CheckConstraint("closed_quantity BETWEEN 0 AND quantity", name="closed_within"),
     sa.CheckConstraint("commission_minor >= 0", name="commission_positive"),
-    sa.CheckConstraint("price BETWEEN quote_bid AND quote_ask", name="price_within_quote"),
+    sa.CheckConstraint("slippage >= 0", name="slippage_positive"),
+    sa.CheckConstraint(
+        "price BETWEEN quote_bid - slippage AND quote_ask + slippage", name="price_within_quote"
+    ),
     sa.Index("ix_executions_order_id", "order_id"),
 )
 
@@ -164,7 +180,8 @@ positions = sa.Table(
     "positions",
     metadata,
     sa.Column("account_id", Id, sa.ForeignKey(accounts.c.account_id), primary_key=True),
-    sa.Column("symbol", Id, primary_key=True),
+    sa.Column("position_id", Id, primary_key=True),
+    sa.Column("symbol", Id, nullable=False),
     sa.Column("price_scale", sa.SmallInteger, nullable=False),
     sa.Column("quantity_scale", sa.SmallInteger, nullable=False),
     sa.Column("multiplier", sa.BigInteger, nullable=False),
@@ -180,11 +197,14 @@ positions = sa.Table(
     sa.Column("last_price", sa.BigInteger, nullable=False),
     sa.Column("opened_at_us", Instant),
     sa.Column("updated_at_us", Instant, nullable=False),
+    sa.Column("brackets", sa.Text),
     sa.CheckConstraint("(signed_quantity = 0) = (opened_at_us IS NULL)", name="flat_is_not_open"),
     sa.CheckConstraint("signed_quantity <> 0 OR cost = 0", name="flat_costs_nothing"),
     sa.CheckConstraint("signed_quantity >= 0 OR cost <= 0", name="short_cost_negative"),
     sa.CheckConstraint("signed_quantity <= 0 OR cost >= 0", name="long_cost_positive"),
     sa.CheckConstraint("reserved_minor >= 0", name="reserved_positive"),
+    sa.CheckConstraint("reserved_minor = 0 OR position_id = symbol", name="reserved_once"),
+    sa.CheckConstraint("brackets IS NULL OR signed_quantity <> 0", name="flat_needs_no_brackets"),
 )
 
 account_events = sa.Table(
@@ -199,7 +219,8 @@ account_events = sa.Table(
     sa.CheckConstraint("kind IN ('order', 'execution', 'position', 'cash', 'notice')", name="kind"),
 )
 
+IS_LIVE: sa.ColumnElement[bool] = sa.literal_column(f"({_IS_LIVE})", sa.Boolean)
 IS_OPEN: sa.ColumnElement[bool] = sa.literal_column(f"({_IS_OPEN})", sa.Boolean)
-"""The condition of the partial indexes, word for word: with parameters they would not be used."""
+"""The conditions of the partial indexes, word for word: with parameters they would not be used."""
 
 CLOSED_STATUSES = tuple(sorted(status.value for status in CLOSED))

@@ -138,7 +138,9 @@ def compute_valuation(
         unrealized += position.compute_unrealized(mark)
         margin += position.compute_margin(mark)
         reserved += position.reserved_minor
-        realized += position.realized_minor
-        commission += position.commission_minor
-        financing += position.financing_minor
+        if position.own_id is None:
+            # The results of one entry's position are on the instrument's own too.
+            realized += position.realized_minor
+            commission += position.commission_minor
+            financing += position.financing_minor
     return Valuation(cash_minor, unrealized, margin, reserved, realized, commission, financing)

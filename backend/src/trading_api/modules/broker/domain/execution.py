@@ -16,6 +16,8 @@ class Execution:
         sequence: number of its event on the account, so the order among the account's fills.
         quantity: raw.
         price: raw.
+        slippage: how much worse than the quote the size of the order made the price; raw.
+        position_id: the position that it changed: the symbol under netting.
         closed_quantity: of ``quantity``, what closed the position held before; raw.
         signed_quantity_after: the position afterwards, raw.
         realized: what the closed part earned, 10^-8 of the currency.
@@ -38,6 +40,8 @@ class Execution:
     quantity_scale: int
     quantity: int
     price: int
+    slippage: int
+    position_id: str
     closed_quantity: int
     signed_quantity_after: int
     realized: int

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from enum import StrEnum
 from types import MappingProxyType
 
 from trading_api.kernel.values import Currency
@@ -22,6 +23,23 @@ QUOTE_AGE_MAX = timedelta(seconds=2)
 
 PPM = 1_000_000
 """Rates are whole parts per million."""
+
+
+class OrderSide(StrEnum):
+    """Which way an order trades."""
+
+    BUY = "BUY"
+    SELL = "SELL"
+
+    @property
+    def sign(self) -> int:
+        """Return +1 for BUY and -1 for SELL."""
+        return 1 if self is OrderSide.BUY else -1
+
+    @property
+    def opposite(self) -> "OrderSide":
+        """Return the other side."""
+        return OrderSide.SELL if self is OrderSide.BUY else OrderSide.BUY
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +80,11 @@ class Instrument:
     session: str
     time_zone: str
 
+    @property
+    def pip(self) -> int:
+        """Return a pip, raw: ten ticks in forex, else one."""
+        return self.tick * 10 if self.kind == "forex" else self.tick
+
 
 @dataclass(frozen=True, slots=True)
 class Quote:
@@ -82,6 +105,10 @@ class Quote:
     price_scale: int
     sequence: int
     at: datetime
+
+    def touch(self, side: OrderSide) -> int:
+        """Return the raw price that side trades at: buys on the ask, sells on the bid."""
+        return self.ask if side is OrderSide.BUY else self.bid
 
     def is_fresh(self, now: datetime) -> bool:
         """Tell whether orders may fill on it: younger than two seconds."""

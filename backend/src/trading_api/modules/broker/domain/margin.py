@@ -32,8 +32,18 @@ def compute_reservation(position: Position, orders: Sequence[Order]) -> int:
 
     The worse of "all buys fill" and "all sells fill" counts, and of it only what goes beyond the
     size already held: so many units at the prices of that side's dearest orders, as margin, and
-    their commission. Orders that only close reserve nothing.
+    their commission. Orders that open a position of their own (hedging) all count. Orders that
+    only close reserve nothing.
     """
+    own = [each for each in orders if each.position_id != position.position_id]
+    if own:
+        netted = [each for each in orders if each.position_id == position.position_id]
+        return compute_reservation(position, netted) + sum(
+            position.terms.compute_margin(each.leaves_quantity, each.reserve_price)
+            + position.terms.compute_commission(each.leaves_quantity, each.reserve_price)
+            for each in own
+            if not each.reduce_only
+        )
     return max(
         _reserve_side(position, [order for order in orders if order.side is side], side)
         for side in OrderSide

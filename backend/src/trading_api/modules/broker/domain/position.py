@@ -1,4 +1,4 @@
-"""Positions under netting: one per account and instrument, valued by signed cost."""
+"""Positions, valued by signed cost: one per instrument, or one per entry under hedging."""
 
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -6,7 +6,7 @@ from fractions import Fraction
 
 from trading_api.modules.broker.domain.arithmetic import divide_half_even
 from trading_api.modules.broker.domain.instrument import COST_SCALE, Quote, Terms
-from trading_api.modules.broker.domain.order import OrderSide
+from trading_api.modules.broker.domain.order import NO_BRACKETS, Brackets, OrderSide
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +24,9 @@ class Position:
         reserved_minor: margin and commission reserved for this instrument's open orders.
         last_price: raw price of the newest fill; 0 before the first.
         opened_at: when what is held now was opened, UTC; None while flat.
+        own_id: under hedging the id of one entry's position; None for the instrument's own, which
+            under hedging is always flat and carries the reservation and all results.
+        brackets: what protects it now.
         updated_at: UTC.
     """
 
@@ -38,11 +41,23 @@ class Position:
     reserved_minor: int = 0
     last_price: int = 0
     opened_at: datetime | None = None
+    own_id: str | None = None
+    brackets: Brackets = NO_BRACKETS
 
     @property
     def symbol(self) -> str:
-        """Return the instrument's symbol, which is the position's id too."""
+        """Return the instrument's symbol."""
         return self.terms.symbol
+
+    @property
+    def position_id(self) -> str:
+        """Return its id: the symbol, save for one entry's position under hedging."""
+        return self.own_id or self.terms.symbol
+
+    @property
+    def side(self) -> OrderSide:
+        """Return the side that opened it; BUY while flat."""
+        return OrderSide.SELL if self.signed_quantity < 0 else OrderSide.BUY
 
     @property
     def is_flat(self) -> bool:
@@ -95,6 +110,17 @@ class FillEffect:
     realized: int
     realized_minor: int
     commission_minor: int
+
+
+def add_results(position: Position, effect: FillEffect, *, price: int, now: datetime) -> Position:
+    """Return an instrument's own position with the results of a fill of one entry's position."""
+    return replace(
+        position,
+        realized_minor=position.realized_minor + effect.realized_minor,
+        commission_minor=position.commission_minor + effect.commission_minor,
+        last_price=price,
+        updated_at=now,
+    )
 
 
 def apply_fill(

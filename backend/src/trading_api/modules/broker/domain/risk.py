@@ -7,7 +7,6 @@ from trading_api.kernel.values import Currency, decimal_of
 from trading_api.modules.broker.domain.account import Account, TradingState
 from trading_api.modules.broker.domain.instrument import COST_SCALE, PPM, Quote
 from trading_api.modules.broker.domain.limits import RiskLimits
-from trading_api.modules.broker.domain.matching import touch
 from trading_api.modules.broker.domain.order import Order, OrderSide
 from trading_api.modules.broker.domain.position import Position
 from trading_api.modules.broker.errors import (
@@ -72,7 +71,7 @@ def ensure_price_band(order: Order, quote: Quote, limits: RiskLimits) -> None:
     """
     if not limits.price_band_ppm:
         return
-    reference = touch(order.side, quote)
+    reference = quote.touch(order.side)
     reach = reference * limits.price_band_ppm // PPM
     for name, price in (("limitPrice", order.limit_price), ("stopPrice", order.trigger_price)):
         if price is not None and abs(price - reference) > reach:

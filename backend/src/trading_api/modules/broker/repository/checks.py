@@ -4,12 +4,19 @@ Each check has the id of the invariant it proves:
 
 * O1 filled quantity and value are the sums of the order's executions
 * O3 no fill outside the limit, none of a stop before its trigger
-* O4 a fill is inside the quote it names, that quote was fresh, and it isn't from before a resting
-  order's acceptance
+* O4 a fill is inside the quote it names and the slippage it declares, that quote was fresh, and
+  it isn't from before a resting order's acceptance
 * O5 an order's status agrees with what is filled, and every stored step of its events is allowed
+* O6 an execution id names one execution, and the account's log shows it as it is stored
 * O7 a client order id names one order
+* O8 a position's legs are at most one of a role, as large as it is, and none without it; an
+  entry's held legs are as large as the entry
+* O9 what fills at once or not at all never rests, nothing outlives its time, a reduce-only fill
+  never makes a position larger, a post-only order never takes
+* O11 quantities and prices of what is stored are above zero and within the order
 * O12 what is reserved is what the open orders ask for; closed orders reserve nothing
 * O14 an account's events are numbered without a gap, and its newest number is stored
+* O15 replaying the account's log gives the orders and positions that are stored
 * P1 a position is the sum of its executions, at the cost they leave
 * P2 cash is the opening balance, all results and all commissions, to the cent
 * P2 financing of an instrument is what was posted for it
@@ -20,23 +27,37 @@ Each check has the id of the invariant it proves:
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
 
 from trading_api.ledger.checks import Violation, check_ledger
 from trading_api.modules.broker import tables
+from trading_api.modules.broker.domain.bracket import list_bracket_faults, pair_of, with_leg
 from trading_api.modules.broker.domain.event import AccountEvent
 from trading_api.modules.broker.domain.execution import Execution
 from trading_api.modules.broker.domain.instrument import QUOTE_AGE_MAX
 from trading_api.modules.broker.domain.margin import compute_reservation
 from trading_api.modules.broker.domain.matching import Liquidity
-from trading_api.modules.broker.domain.order import TRANSITIONS, Order, OrderStatus
-from trading_api.modules.broker.domain.position import Position, apply_fill
+from trading_api.modules.broker.domain.order import (
+    NO_BRACKETS,
+    TRANSITIONS,
+    Order,
+    OrderSide,
+    OrderStatus,
+    TimeInForce,
+)
+from trading_api.modules.broker.domain.position import Position, add_results, apply_fill
 from trading_api.modules.broker.repository import rows
 from trading_api.runtime.database import Transaction
 
 __all__ = ["Violation", "check_broker"]
+
+EXPIRY_DELAY_MAX = timedelta(seconds=1)
+"""An order ends at most this long after its time."""
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 async def check_broker(transaction: Transaction) -> list[Violation]:
@@ -62,7 +83,7 @@ async def _check_account(transaction: Transaction, account: Any) -> list[Violati
     ]
     positions = [
         rows.position_of(row)
-        for row in await _all(transaction, tables.positions, account_id, "symbol")
+        for row in await _all(transaction, tables.positions, account_id, "position_id")
     ]
     events = [
         rows.event_of(row)
@@ -71,6 +92,8 @@ async def _check_account(transaction: Transaction, account: Any) -> list[Violati
     return [
         *_check_orders(orders, executions),
         *_check_quotes(executions, events),
+        *_check_brackets(positions, orders),
+        *_check_replay(account_id, orders, executions, positions, events),
         *_check_positions(account_id, positions, executions),
         *_check_reservations(positions, orders),
         *_check_events(account_id, account["event_sequence"], events),
@@ -111,6 +134,8 @@ def _check_orders(orders: Sequence[Order], executions: Sequence[Execution]) -> I
             order.status is OrderStatus.PARTIALLY_FILLED and not order.filled_quantity
         ):
             yield Violation("O5", order.order_id, f"{order.status} does not agree with its fills")
+        if order.is_at_once and order.is_open and order.filled_quantity:
+            yield Violation("O9", order.order_id, "it rests, though it should fill at once")
         if order.client_order_id is not None:
             if order.client_order_id in client_ids:
                 yield Violation("O7", order.order_id, "its client order id names another order")
@@ -135,8 +160,9 @@ def _check_quotes(
 
 def _check_fill(execution: Execution, order: Order | None) -> Iterator[Violation]:
     subject = execution.execution_id
-    if not execution.quote_bid <= execution.price <= execution.quote_ask:
-        yield Violation("O4", subject, "the price lies outside its quote")
+    touch = execution.quote_ask if execution.side is OrderSide.BUY else execution.quote_bid
+    if execution.side.sign * (execution.price - touch) != execution.slippage:
+        yield Violation("O4", subject, "the price isn't its quote's and the declared slippage")
     if execution.executed_at - execution.quote_at >= QUOTE_AGE_MAX:
         yield Violation("O4", subject, "the quote was stale")
     if order is None:
@@ -144,9 +170,20 @@ def _check_fill(execution: Execution, order: Order | None) -> Iterator[Violation
     sign = order.side.sign
     if order.limit_price is not None and sign * (order.limit_price - execution.price) < 0:
         yield Violation("O3", subject, "the price is worse than the limit")
-    is_resting = execution.liquidity is Liquidity.MAKER
-    if is_resting and execution.quote_sequence <= order.quote_sequence:
+    # What is new takes the newest quote; a stop fills on the quote that has triggered it.
+    is_triggered = order.status is OrderStatus.TRIGGERED
+    begun_at = order.updated_at if is_triggered else order.accepted_at
+    is_new = execution.executed_at == begun_at
+    if execution.quote_sequence < order.quote_sequence + (0 if is_new else 1):
         yield Violation("O4", subject, "a resting order met a quote from before it")
+    if order.post_only and execution.liquidity is Liquidity.TAKER:
+        yield Violation("O9", subject, "a post-only order took")
+    if order.reduce_only and execution.closed_quantity != execution.quantity:
+        yield Violation("O9", subject, "a reduce-only order made a position larger")
+    if order.time_in_force is TimeInForce.FOK and execution.quantity != order.quantity:
+        yield Violation("O9", subject, "a fill-or-kill order filled in part")
+    if order.expires_at is not None and execution.executed_at > order.expires_at + EXPIRY_DELAY_MAX:
+        yield Violation("O9", subject, "an order filled after its time")
     if order.is_waiting_for_trigger:
         yield Violation("O3", subject, "a stop filled before its trigger")
 
@@ -155,7 +192,7 @@ def _check_positions(
     account_id: str, positions: Sequence[Position], executions: Sequence[Execution]
 ) -> Iterator[Violation]:
     folded = {
-        position.symbol: replace(
+        position.position_id: replace(
             position,
             signed_quantity=0,
             cost=0,
@@ -167,9 +204,9 @@ def _check_positions(
         for position in positions
     }
     for execution in executions:
-        before = folded.get(execution.symbol)
-        if before is None:
-            yield Violation("P1", account_id, f"no position row for {execution.symbol}")
+        before, own = folded.get(execution.position_id), folded.get(execution.symbol)
+        if before is None or own is None:
+            yield Violation("P1", account_id, f"no position row for {execution.position_id}")
             continue
         after, effect = apply_fill(
             before,
@@ -179,9 +216,14 @@ def _check_positions(
             now=execution.executed_at,
         )
         # Commission depends on the terms of its day; the execution is its record.
-        folded[execution.symbol] = replace(
+        effect = replace(effect, commission_minor=execution.commission_minor)
+        folded[after.position_id] = replace(
             after, commission_minor=before.commission_minor + execution.commission_minor
         )
+        if after.own_id is not None:
+            folded[own.position_id] = add_results(
+                own, effect, price=execution.price, now=execution.executed_at
+            )
         if (
             effect.closed_quantity != execution.closed_quantity
             or effect.realized != execution.realized
@@ -190,7 +232,7 @@ def _check_positions(
         ):
             yield Violation("P4", execution.execution_id, "does not follow from those before it")
     for position in positions:
-        expected = folded[position.symbol]
+        expected = folded[position.position_id]
         stored = (
             position.signed_quantity,
             position.cost,
@@ -206,7 +248,7 @@ def _check_positions(
         if stored != wanted:
             yield Violation(
                 "P1",
-                f"{account_id} {position.symbol}",
+                f"{account_id} {position.position_id}",
                 f"(quantity, cost, realized, commission) {stored}, executions say {wanted}",
             )
 
@@ -216,6 +258,8 @@ def _check_reservations(
 ) -> Iterator[Violation]:
     open_orders = [order for order in orders if order.is_open]
     for position in positions:
+        if position.own_id is not None:
+            continue
         theirs = [order for order in open_orders if order.symbol == position.symbol]
         expected = compute_reservation(position, theirs)
         if expected != position.reserved_minor:
@@ -228,6 +272,68 @@ def _check_reservations(
     for order in open_orders:
         if order.symbol not in symbols and not order.reduce_only:
             yield Violation("O12", order.order_id, "an open order without a reservation")
+
+
+def _check_brackets(positions: Sequence[Position], orders: Sequence[Order]) -> Iterator[Violation]:
+    live = [order for order in orders if order.is_live]
+    for fault in list_bracket_faults(positions, live):
+        yield Violation("O8", fault.leg.order_id, fault.message)
+    for position in positions:
+        shown = NO_BRACKETS
+        for leg in pair_of(position.position_id, live):
+            shown = with_leg(shown, leg)
+        if shown != position.brackets:
+            yield Violation("O8", position.position_id, "it shows other brackets than it has")
+
+
+def _check_replay(
+    account_id: str,
+    orders: Sequence[Order],
+    executions: Sequence[Execution],
+    positions: Sequence[Position],
+    events: Sequence[AccountEvent],
+) -> Iterator[Violation]:
+    """Compare what is stored with the last that the log told of it; old events may be gone."""
+    last: dict[str, Order | Position] = {}
+    told: dict[str, Execution] = {}
+    for event in events:
+        subject = event.subject
+        if isinstance(subject, Order):
+            last[subject.order_id] = subject
+        elif isinstance(subject, Position):
+            last[subject.position_id] = subject
+        elif isinstance(subject, Execution):
+            if subject.execution_id in told:
+                yield Violation("O6", subject.execution_id, "the log shows it twice")
+            told[subject.execution_id] = subject
+    for order in orders:
+        if last.get(order.order_id, order) != order:
+            yield Violation("O15", order.order_id, "the log's last word on it is another")
+    for position in positions:
+        shown = last.get(position.position_id, position)
+        assert isinstance(shown, Position), "orders and positions have other ids"
+        if _bare(shown) != _bare(position):
+            subject_id = f"{account_id} {position.position_id}"
+            yield Violation("O15", subject_id, "the log's last word on it is another")
+    first = events[0].sequence if events else 0
+    for execution in executions:
+        if execution.sequence >= first and told.get(execution.execution_id) != execution:
+            yield Violation("O6", execution.execution_id, "the log doesn't show it as it is")
+
+
+def _bare(position: Position) -> Position:
+    # Reservations follow from the orders; results of single entries and terms show with the next
+    # event of the instrument's own position.
+    bare = replace(
+        position,
+        reserved_minor=0,
+        financing_minor=0,
+        terms=replace(position.terms, leverage=1, commission_ppm=0),
+        updated_at=_EPOCH,
+    )
+    if position.own_id is None and position.is_flat:
+        return replace(bare, realized_minor=0, commission_minor=0, last_price=0)
+    return bare
 
 
 def _check_events(

@@ -19,12 +19,17 @@ from trading_api.modules.broker.domain.execution import Execution
 from trading_api.modules.broker.domain.instrument import Terms
 from trading_api.modules.broker.domain.matching import Liquidity
 from trading_api.modules.broker.domain.order import (
+    NO_BRACKETS,
+    BracketRole,
+    Brackets,
     CloseReason,
     Order,
     OrderSide,
     OrderStatus,
     OrderType,
+    ParentType,
     TimeInForce,
+    Trailing,
 )
 from trading_api.modules.broker.domain.position import Position
 
@@ -112,12 +117,23 @@ def order_values(order: Order) -> dict[str, Any]:
         "close_reason": order.close_reason.value if order.close_reason else None,
         "accepted_at_us": to_us(order.accepted_at),
         "updated_at_us": to_us(order.updated_at),
+        "position_id": order.position_id,
+        "active_at_us": to_us(order.active_at),
+        "ingest_sequence": order.ingest_sequence,
+        "post_only": order.post_only,
+        "trailing": _trailing_text(order.trailing),
+        "parent_id": order.parent_id,
+        "parent_type": order.parent_type.value if order.parent_type else None,
+        "bracket_role": order.role.value if order.role else None,
+        "brackets": _brackets_text(order.brackets),
     }
 
 
 def order_of(values: Values) -> Order:
-    """Return the order of a row."""
+    """Return the order of a row, or of an event, which may be older than some columns."""
     reason = values["close_reason"]
+    parent_type, role = values.get("parent_type"), values.get("bracket_role")
+    active_at_us = values.get("active_at_us") or values["accepted_at_us"]
     return Order(
         order_id=values["order_id"],
         account_id=values["account_id"],
@@ -137,6 +153,15 @@ def order_of(values: Values) -> Order:
         quote_sequence=values["quote_sequence"],
         accepted_at=from_us(values["accepted_at_us"]),
         updated_at=from_us(values["updated_at_us"]),
+        position_id=values.get("position_id") or values["symbol"],
+        active_at=from_us(active_at_us),
+        ingest_sequence=values.get("ingest_sequence", 0),
+        post_only=bool(values.get("post_only")),
+        trailing=_trailing_of(values.get("trailing")),
+        parent_id=values.get("parent_id"),
+        parent_type=ParentType(parent_type) if parent_type else None,
+        role=BracketRole(role) if role else None,
+        brackets=_brackets_of(values.get("brackets")),
         status=OrderStatus(values["status"]),
         filled_quantity=values["filled_quantity"],
         filled_value=values["filled_value"],
@@ -157,6 +182,8 @@ def execution_values(execution: Execution) -> dict[str, Any]:
         "quantity_scale": execution.quantity_scale,
         "quantity": execution.quantity,
         "price": execution.price,
+        "slippage": execution.slippage,
+        "position_id": execution.position_id,
         "closed_quantity": execution.closed_quantity,
         "signed_quantity_after": execution.signed_quantity_after,
         "realized": execution.realized,
@@ -186,6 +213,8 @@ def execution_of(values: Values) -> Execution:
         quantity_scale=values["quantity_scale"],
         quantity=values["quantity"],
         price=values["price"],
+        slippage=values.get("slippage", 0),
+        position_id=values.get("position_id") or values["symbol"],
         closed_quantity=values["closed_quantity"],
         signed_quantity_after=values["signed_quantity_after"],
         realized=values["realized"],
@@ -207,6 +236,7 @@ def position_values(position: Position) -> dict[str, Any]:
     terms = position.terms
     return {
         "account_id": position.account_id,
+        "position_id": position.position_id,
         "symbol": terms.symbol,
         "price_scale": terms.price_scale,
         "quantity_scale": terms.quantity_scale,
@@ -223,11 +253,13 @@ def position_values(position: Position) -> dict[str, Any]:
         "last_price": position.last_price,
         "opened_at_us": _us(position.opened_at),
         "updated_at_us": to_us(position.updated_at),
+        "brackets": _brackets_text(position.brackets),
     }
 
 
 def position_of(values: Values) -> Position:
-    """Return the position of a row."""
+    """Return the position of a row, or of an event, which may be older than some columns."""
+    position_id = values.get("position_id")
     return Position(
         account_id=values["account_id"],
         terms=Terms(
@@ -249,6 +281,8 @@ def position_of(values: Values) -> Position:
         last_price=values["last_price"],
         opened_at=_instant(values["opened_at_us"]),
         updated_at=from_us(values["updated_at_us"]),
+        own_id=None if position_id == values["symbol"] else position_id,
+        brackets=_brackets_of(values.get("brackets")),
     )
 
 
@@ -335,3 +369,46 @@ def _us(instant: datetime | None) -> int | None:
 
 def _instant(instant_us: int | None) -> datetime | None:
     return None if instant_us is None else from_us(instant_us)
+
+
+def _trailing_values(trailing: Trailing | None) -> dict[str, Any] | None:
+    if trailing is None:
+        return None
+    return {
+        "offset": trailing.offset,
+        "ppm": trailing.ppm,
+        "tick": trailing.tick,
+        "pip": trailing.pip,
+    }
+
+
+def _trailing_text(trailing: Trailing | None) -> str | None:
+    return None if trailing is None else _json_text(_trailing_values(trailing))
+
+
+def _trailing_of(text: str | None) -> Trailing | None:
+    return None if text is None else Trailing(**json.loads(text))
+
+
+def _brackets_text(brackets: Brackets) -> str | None:
+    if brackets.is_empty:
+        return None
+    return _json_text(
+        {
+            "take_profit": brackets.take_profit,
+            "stop_loss": brackets.stop_loss,
+            "trailing": _trailing_values(brackets.trailing),
+        }
+    )
+
+
+def _brackets_of(text: str | None) -> Brackets:
+    if text is None:
+        return NO_BRACKETS
+    values = json.loads(text)
+    trailing = values.pop("trailing")
+    return Brackets(**values, trailing=Trailing(**trailing) if trailing else None)
+
+
+def _json_text(values: Any) -> str:
+    return json.dumps(values, separators=(",", ":"))

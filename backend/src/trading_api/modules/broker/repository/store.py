@@ -12,12 +12,19 @@ from trading_api.modules.broker.domain.account import Account, TradingState
 from trading_api.modules.broker.domain.event import AccountEvent
 from trading_api.modules.broker.domain.execution import Execution
 from trading_api.modules.broker.domain.instrument import Quote
-from trading_api.modules.broker.domain.order import Order, OrderSide, OrderStatus, OrderType
+from trading_api.modules.broker.domain.order import (
+    Order,
+    OrderSide,
+    OrderStatus,
+    OrderType,
+    TimeInForce,
+)
 from trading_api.modules.broker.domain.position import Position
 from trading_api.modules.broker.domain.schedules import midnight_of
 from trading_api.modules.broker.repository import rows
 from trading_api.modules.broker.tables import (
     CLOSED_STATUSES,
+    IS_LIVE,
     IS_OPEN,
     PLATFORM,
     account_events,
@@ -174,25 +181,11 @@ class BrokerRepository:
         )
         return None if row is None else (rows.order_of(row._mapping), row.ticket)
 
-    async def list_open_orders(
-        self, transaction: Transaction, account_id: str, *, symbol: str | None = None
-    ) -> list[Order]:
-        """Return an account's open orders, oldest first."""
-        condition: sa.ColumnElement[bool] = sa.and_(orders.c.account_id == account_id, IS_OPEN)
-        if symbol is not None:
-            condition = sa.and_(condition, orders.c.symbol == symbol)
-        found = await transaction.all(
-            sa.select(orders).where(condition).order_by(orders.c.order_id)
-        )
-        return [rows.order_of(row._mapping) for row in found]
-
     async def list_live_orders(
         self, transaction: Transaction, account_id: str, *, symbol: str | None = None
     ) -> list[Order]:
-        """Return an account's orders that aren't closed, held legs too, oldest first."""
-        condition = sa.and_(
-            orders.c.account_id == account_id, orders.c.status.not_in(CLOSED_STATUSES)
-        )
+        """Return an account's open orders and held brackets, oldest first."""
+        condition: sa.ColumnElement[bool] = sa.and_(orders.c.account_id == account_id, IS_LIVE)
         if symbol is not None:
             condition = sa.and_(condition, orders.c.symbol == symbol)
         found = await transaction.all(
@@ -265,10 +258,20 @@ class BrokerRepository:
             sa.select(orders.c.account_id, orders.c.order_id)
             .where(
                 orders.c.symbol == quote.symbol,
+                IS_LIVE,
                 IS_OPEN,
                 orders.c.quote_sequence < quote.sequence,
                 orders.c.order_id > after,
-                sa.case((waits, is_reached), else_=is_within),
+                sa.or_(
+                    sa.case(
+                        (waits, sa.or_(is_reached, orders.c.trailing.is_not(None))), else_=is_within
+                    ),
+                    # What the venue's delay has kept from its first quote ends on it.
+                    sa.and_(
+                        orders.c.time_in_force.in_((TimeInForce.IOC.value, TimeInForce.FOK.value)),
+                        sa.not_(waits),
+                    ),
+                ),
             )
             .order_by(orders.c.order_id)
             .limit(limit)
@@ -318,22 +321,28 @@ class BrokerRepository:
         return [rows.execution_of(row._mapping) for row in found]
 
     async def find_position(
-        self, transaction: Transaction, account_id: str, symbol: str
+        self, transaction: Transaction, account_id: str, position_id: str
     ) -> Position | None:
-        """Return an account's position in an instrument; flat ones are kept too."""
+        """Return an account's position by its id; flat ones are kept too."""
         row = await transaction.first(
             sa.select(positions).where(
-                positions.c.account_id == account_id, positions.c.symbol == symbol
+                positions.c.account_id == account_id, positions.c.position_id == position_id
             )
         )
         return None if row is None else rows.position_of(row._mapping)
 
     async def list_positions(self, transaction: Transaction, account_id: str) -> list[Position]:
-        """Return an account's positions, flat ones too, by symbol."""
+        """Return an account's open positions and the instruments' own, flat ones too, by id."""
         found = await transaction.all(
             sa.select(positions)
-            .where(positions.c.account_id == account_id)
-            .order_by(positions.c.symbol)
+            .where(
+                positions.c.account_id == account_id,
+                sa.or_(
+                    positions.c.signed_quantity != 0,
+                    positions.c.position_id == positions.c.symbol,
+                ),
+            )
+            .order_by(positions.c.position_id)
         )
         return [rows.position_of(row._mapping) for row in found]
 
@@ -344,7 +353,7 @@ class BrokerRepository:
         await transaction.execute(
             insert(positions)
             .values(values)
-            .on_conflict_do_update(index_elements=["account_id", "symbol"], set_=values)
+            .on_conflict_do_update(index_elements=["account_id", "position_id"], set_=values)
         )
 
     async def list_held_symbols(
@@ -362,7 +371,7 @@ class BrokerRepository:
     ) -> list[str]:
         """Return accounts that reserve something or have open orders, by id."""
         reserving = sa.select(positions.c.account_id).where(positions.c.reserved_minor > 0)
-        ordering = sa.select(orders.c.account_id).where(IS_OPEN)
+        ordering = sa.select(orders.c.account_id).where(IS_LIVE)
         both = sa.union(reserving, ordering).subquery()
         found = await transaction.all(
             sa.select(both.c.account_id)

@@ -28,6 +28,8 @@ from trading_api.modules.broker.schemas.leverage import (
     LeverageView,
 )
 from trading_api.modules.broker.schemas.orders import (
+    BracketsRequest,
+    CanceledView,
     CurrentQuotes,
     DoneView,
     DurationRequest,
@@ -61,6 +63,8 @@ __all__ = [
     "TYPE_NUMBERS",
     "AccountRequest",
     "AccountView",
+    "BracketsRequest",
+    "CanceledView",
     "CashView",
     "ClientOrderId",
     "ConnectionView",

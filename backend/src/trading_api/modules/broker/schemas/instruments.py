@@ -83,7 +83,7 @@ class InstrumentView(View):
     def of(cls, instrument: Instrument, policy: Policy, quote: Quote | None) -> "InstrumentView":
         """Translate an instrument."""
         tick = decimal_of(instrument.tick, instrument.price_scale)
-        pip = tick * 10 if instrument.kind == "forex" else tick
+        pip = decimal_of(instrument.pip, instrument.price_scale)
         step = decimal_of(instrument.quantity_step, instrument.quantity_scale)
         leverage = policy.leverage_by_kind.get(instrument.kind, 1)
         return cls.model_construct(

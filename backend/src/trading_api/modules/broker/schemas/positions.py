@@ -19,8 +19,11 @@ from trading_api.modules.broker.schemas.wire import (
     Milliseconds,
     Number,
     View,
+    decimal_or_none,
     money_of,
     ms_of,
+    percent_of,
+    pips_of,
     rounded,
 )
 
@@ -37,6 +40,8 @@ class ExecutionView(View):
     price: Number
     time: Milliseconds
     commission: Number
+    slippage: Number = Field(description="how much worse than the quote its size made the price")
+    position_id: str
     realized_pl: Number = Field(description="what the closed part earned, before commission")
     currency: str
     is_close: bool = Field(description="whether it closed anything")
@@ -59,6 +64,8 @@ class ExecutionView(View):
             price=decimal_of(execution.price, price_scale),
             time=ms_of(execution.executed_at),
             commission=decimal_of(execution.commission_minor, execution.currency_scale),
+            slippage=decimal_of(execution.slippage, price_scale),
+            position_id=execution.position_id,
             realized_pl=decimal_of(execution.realized_minor, execution.currency_scale),
             currency=execution.currency,
             is_close=execution.closed_quantity > 0,
@@ -77,7 +84,7 @@ class ExecutionView(View):
 class PositionView(View):
     """What is held of an instrument; ``qty`` 0 tells that it was closed."""
 
-    id: str = Field(description="the symbol: one position per instrument")
+    id: str = Field(description="the symbol; on a hedging account the position's own id")
     account_id: str
     symbol: str
     qty: Number
@@ -85,6 +92,10 @@ class PositionView(View):
     avg_price: Number = Field(description="average entry price, rounded to 8 decimals; 0 when flat")
     realized_pl: Number
     commission: Number
+    take_profit: Number | None
+    stop_loss: Number | None
+    trailing_stop_pips: Number | None
+    trailing_stop_percent: Number | None
     open_time: Milliseconds | None
     update_time: Milliseconds
     mark_price: Number | None = Field(
@@ -106,7 +117,7 @@ class PositionView(View):
                 "margin": money_of(position.compute_margin(mark), terms.currency),
             }
         return cls.model_construct(
-            id=position.symbol,
+            id=position.position_id,
             account_id=position.account_id,
             symbol=position.symbol,
             qty=decimal_of(abs(position.signed_quantity), terms.quantity_scale),
@@ -114,6 +125,10 @@ class PositionView(View):
             avg_price=rounded(position.average_entry_price()),
             realized_pl=money_of(position.realized_minor, terms.currency),
             commission=money_of(position.commission_minor, terms.currency),
+            take_profit=decimal_or_none(position.brackets.take_profit, terms.price_scale),
+            stop_loss=decimal_or_none(position.brackets.stop_loss, terms.price_scale),
+            trailing_stop_pips=pips_of(position.brackets.trailing),
+            trailing_stop_percent=percent_of(position.brackets.trailing),
             open_time=ms_of(position.opened_at) if position.opened_at else None,
             update_time=ms_of(position.updated_at),
             **worth,

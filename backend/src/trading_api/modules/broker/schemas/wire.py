@@ -29,6 +29,8 @@ from trading_api.modules.broker.domain.order import (
     OrderSide,
     OrderStatus,
     OrderType,
+    ParentType,
+    Trailing,
 )
 from trading_api.runtime.http.wire import (
     RequestModel,
@@ -61,6 +63,11 @@ STATUS_NUMBERS: Mapping[OrderStatus, StatusValue] = {
     OrderStatus.CANCELED: 1,
     OrderStatus.EXPIRED: 1,
 }
+PARENT_NUMBERS: Mapping[ParentType, Literal[1, 2, 3]] = {
+    ParentType.ORDER: 1,
+    ParentType.POSITION: 2,
+    ParentType.TRADE: 3,
+}
 TYPES = {number: type_ for type_, number in TYPE_NUMBERS.items()}
 SIDES = {number: side for side, number in SIDE_NUMBERS.items()}
 TYPE_WORDS = {"limit": 1, "market": 2, "stop": 3, "stoplimit": 4}
@@ -73,6 +80,10 @@ REASONS = {
     CloseReason.INSUFFICIENT_MARGIN: "the account had not the margin for it any more",
     CloseReason.STOP_OUT: "the account fell below its stop-out level",
     CloseReason.RESET: "the account was reset",
+    CloseReason.SIBLING_FILLED: "the other bracket closed the position",
+    CloseReason.PARENT_CLOSED: "its order closed before it was filled",
+    CloseReason.POSITION_CLOSED: "its position was closed",
+    CloseReason.BRACKETS_REPLACED: "other brackets took its place",
 }
 _MILLISECOND = timedelta(milliseconds=1)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -174,3 +185,15 @@ def ms_of(instant: datetime) -> int:
 def instant_of(milliseconds: int | None) -> datetime | None:
     """Return the instant of milliseconds since 1970 UTC."""
     return None if milliseconds is None else from_us(milliseconds * 1000)
+
+
+def pips_of(trailing: Trailing | None) -> Decimal | None:
+    """Return a trailing stop's distance in pips; None where it is a share, or there is none."""
+    if trailing is None or trailing.offset is None:
+        return None
+    return Decimal(trailing.offset) / trailing.pip
+
+
+def percent_of(trailing: Trailing | None) -> Decimal | None:
+    """Return a trailing stop's distance as a percentage; None where it is fixed, or none."""
+    return None if trailing is None or trailing.ppm is None else Decimal(trailing.ppm) / 10_000

@@ -3,26 +3,34 @@
 import json
 from collections.abc import Iterable
 
+from trading_api.modules.broker.domain.bracket import after_close
 from trading_api.modules.broker.domain.instrument import Quote
-from trading_api.modules.broker.domain.matching import Liquidity, touch
+from trading_api.modules.broker.domain.matching import Liquidity
 from trading_api.modules.broker.domain.order import CloseReason, Order, OrderType, TimeInForce
 from trading_api.modules.broker.domain.position import Position
 from trading_api.modules.broker.service.desk import Desk
 
 
 async def cancel_orders(desk: Desk, orders: Iterable[Order], reason: CloseReason) -> list[Order]:
-    """Cancel orders of a locked account, each with its event, and free what they reserved.
+    """Cancel orders of a locked account, each with its event; what they reserved is free.
+
+    The legs that an entry holds go with it.
 
     Args:
         orders: open ones or held legs, of any instrument.
     """
     canceled = []
-    for order in orders:
-        changed = order.cancel(reason, desk.now)
-        await desk.books.repository.save_order(desk.transaction, changed)
-        await desk.tell_order(changed)
-        canceled.append(changed)
-    await reserve_anew(desk, {each.symbol for each in canceled})
+    for each in orders:
+        await desk.load_orders(each.symbol)
+        order = desk.orders.get(each.order_id)
+        if order is None:
+            # It went with its entry.
+            continue
+        canceled.append(order.cancel(reason, desk.now))
+        await desk.tell_order(canceled[-1])
+        for leg in after_close(canceled[-1], live=desk.list_orders(order.symbol), now=desk.now):
+            canceled.append(leg)
+            await desk.tell_order(leg)
     return canceled
 
 
@@ -38,9 +46,9 @@ async def close_position(
         cause: why the house closes it; kept with the order.
     """
     assert quote.is_fresh(desk.now), "nothing fills on a stale quote"
-    repository, transaction = desk.books.repository, desk.transaction
     side, terms = position.closing_side, position.terms
-    price, quantity = touch(side, quote), abs(position.signed_quantity)
+    price, quantity = quote.touch(side), abs(position.signed_quantity)
+    await desk.load_orders(position.symbol)
     order = Order(
         order_id=desk.books.ids.new("ord"),
         account_id=desk.account.account_id,
@@ -60,27 +68,19 @@ async def close_position(
         quote_sequence=quote.sequence,
         accepted_at=desk.now,
         updated_at=desk.now,
+        position_id=position.position_id,
+        active_at=desk.now,
+        ingest_sequence=desk.account.event_sequence + 1,
     ).accept()
+    desk.add(order, ticket=json.dumps({"cause": cause.value}))
     await desk.tell_order(order)
     order = await desk.fill(
         order, quantity=quantity, price=price, liquidity=Liquidity.TAKER, quote=quote
     )
-    await repository.add_order(transaction, order, ticket=json.dumps({"cause": cause.value}))
-    live = await repository.list_live_orders(transaction, order.account_id, symbol=order.symbol)
-    await cancel_orders(
-        desk, [each for each in live if each.reduce_only], CloseReason.NOTHING_TO_REDUCE
-    )
-    await reserve_anew(desk, {order.symbol})
+    left = [
+        each
+        for each in desk.list_orders(order.symbol)
+        if each.reduce_only and each.position_id == position.position_id and each.is_open
+    ]
+    await cancel_orders(desk, left, CloseReason.NOTHING_TO_REDUCE)
     return order
-
-
-async def reserve_anew(desk: Desk, symbols: Iterable[str]) -> None:
-    """Set what the open orders of some instruments reserve."""
-    for symbol in sorted(symbols):
-        if symbol in desk.positions:
-            desk.reserve(
-                symbol,
-                await desk.books.repository.list_open_orders(
-                    desk.transaction, desk.account.account_id, symbol=symbol
-                ),
-            )

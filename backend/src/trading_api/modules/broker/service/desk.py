@@ -4,7 +4,7 @@ The desk numbers the account's events and facts, writes executions with their po
 reservations true, and wakes the account's stream after the commit.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from decimal import Decimal
@@ -37,14 +37,20 @@ from trading_api.ledger.domain import (
     house_account,
 )
 from trading_api.ledger.engine import Ledger
-from trading_api.modules.broker.domain.account import Account
+from trading_api.modules.broker.domain.account import Account, PositionMode
+from trading_api.modules.broker.domain.bracket import after_fill
 from trading_api.modules.broker.domain.event import AccountEvent, CashChange, Subject
 from trading_api.modules.broker.domain.execution import Execution
 from trading_api.modules.broker.domain.instrument import COST_SCALE, Quote
 from trading_api.modules.broker.domain.margin import compute_reservation
 from trading_api.modules.broker.domain.matching import Liquidity
 from trading_api.modules.broker.domain.order import Order, OrderStatus
-from trading_api.modules.broker.domain.position import FillEffect, Position, apply_fill
+from trading_api.modules.broker.domain.position import (
+    FillEffect,
+    Position,
+    add_results,
+    apply_fill,
+)
 from trading_api.modules.broker.repository import BrokerRepository
 from trading_api.runtime.database import Outbox, Transaction
 
@@ -117,11 +123,11 @@ class Books:
 class Desk:
     """One locked account within one transaction; ``close`` writes what was gathered.
 
-    Orders are the caller's to store, before ``close``: executions refer to them.
-
     Attributes:
         account: as it will be stored: its sequences have moved on.
-        positions: every position of the account by symbol, flat ones too.
+        positions: by id: the instruments' own, flat ones too, and under hedging the open ones of
+            single entries.
+        orders: live orders by id, of the instruments that were loaded.
     """
 
     books: Books
@@ -129,7 +135,12 @@ class Desk:
     account: Account
     now: datetime
     positions: dict[str, Position] = field(default_factory=dict)
+    orders: dict[str, Order] = field(default_factory=dict)
+    _loaded: set[str | None] = field(default_factory=set)
+    _added: dict[str, str] = field(default_factory=dict)
+    _changed: dict[str, Order] = field(default_factory=dict)
     _touched: set[str] = field(default_factory=set)
+    _symbols: set[str] = field(default_factory=set)
     _events: list[AccountEvent] = field(default_factory=list)
     _executions: list[Execution] = field(default_factory=list)
 
@@ -141,8 +152,15 @@ class Desk:
         account = await books.repository.lock_account(transaction, account_id)
         if account is None:
             return None
-        found = await books.repository.list_positions(transaction, account_id)
-        return cls(books, transaction, account, now, {each.symbol: each for each in found})
+        return await cls.over(books, transaction, account, now)
+
+    @classmethod
+    async def over(
+        cls, books: Books, transaction: Transaction, account: Account, now: datetime
+    ) -> "Desk":
+        """Return a desk over an account as it was read; only ``open`` may be written with."""
+        found = await books.repository.list_positions(transaction, account.account_id)
+        return cls(books, transaction, account, now, {each.position_id: each for each in found})
 
     @property
     def house(self) -> HouseAccounts:
@@ -150,12 +168,49 @@ class Desk:
         account = self.account
         return HouseAccounts.of(account.account_id, account.currency, Book(account.book))
 
+    @property
+    def is_hedging(self) -> bool:
+        """Tell whether every entry has a position of its own."""
+        return self.account.position_mode is PositionMode.HEDGING
+
     async def load_cash(self) -> int:
         """Return the cash in minor units."""
         balance = await self.books.ledger.get_balance(
             self.transaction, self.account.cash_account_id
         )
         return balance.total.minor
+
+    async def load_orders(self, symbol: str | None = None) -> None:
+        """Read the live orders of an instrument, or of all of them; a repeat reads nothing."""
+        if symbol in self._loaded or None in self._loaded:
+            return
+        found = await self.books.repository.list_live_orders(
+            self.transaction, self.account.account_id, symbol=symbol
+        )
+        for order in found:
+            # What this desk has changed already is newer.
+            if order.order_id not in self._changed:
+                self.orders[order.order_id] = order
+        self._loaded.add(symbol)
+
+    def list_orders(self, symbol: str) -> list[Order]:
+        """Return the loaded live orders of an instrument, oldest first."""
+        found = [each for each in self.orders.values() if each.symbol == symbol]
+        return sorted(found, key=lambda each: each.order_id)
+
+    def add(self, order: Order, *, ticket: str) -> None:
+        """Take a new order with the canonical request it came from; written at ``close``."""
+        self._added[order.order_id] = ticket
+        self.change(order)
+
+    def change(self, order: Order) -> None:
+        """Take an order's new state; written at ``close``."""
+        self._changed[order.order_id] = order
+        if order.is_live:
+            self.orders[order.order_id] = order
+        else:
+            self.orders.pop(order.order_id, None)
+        self._symbols.add(order.symbol)
 
     def record(self, subject: Subject) -> int:
         """Append an event and return its number."""
@@ -177,7 +232,8 @@ class Desk:
         )
 
     async def tell_order(self, order: Order, *, is_modified: bool = False) -> None:
-        """Record an order's new state and publish it."""
+        """Take an order's new state, record it and publish it."""
+        self.change(order)
         offset = self.record(order)
         fact = _order_fact(order, self.account, offset, is_modified=is_modified)
         if fact is not None:
@@ -195,22 +251,52 @@ class Desk:
 
     def keep(self, position: Position) -> None:
         """Take a position's new state; written at ``close``."""
-        self.positions[position.symbol] = position
-        self._touched.add(position.symbol)
+        self.positions[position.position_id] = position
+        self._touched.add(position.position_id)
+
+    def show_position(self, position: Position) -> None:
+        """Take a position's new state and record it."""
+        self.keep(position)
+        self.record(position)
 
     async def fill(
-        self, order: Order, *, quantity: int, price: int, liquidity: Liquidity, quote: Quote
+        self,
+        order: Order,
+        *,
+        quantity: int,
+        price: int,
+        liquidity: Liquidity,
+        quote: Quote,
+        slippage: int = 0,
     ) -> Order:
-        """Fill an order and return it: execution, position, postings, events and facts."""
-        filled = order.fill(quantity, price, self.now)
+        """Fill an order and return it: execution, position, brackets, postings, events, facts.
+
+        What else the fill does to the brackets of the position and of the order is done in the
+        same breath: a filled leg cancels its sibling, a partial fill resizes it, an entry's legs
+        become active.
+        """
+        assert order.symbol in self._loaded or None in self._loaded, "brackets are unknown"
+        filled = order.fill(quantity, price, self.now).meet(quote)
+        before = self._position_of(order)
         position, effect = apply_fill(
-            self.positions[order.symbol],
-            side=order.side,
-            quantity=quantity,
-            price=price,
+            before, side=order.side, quantity=quantity, price=price, now=self.now
+        )
+        others = [
+            each for each in self.list_orders(order.symbol) if each.order_id != order.order_id
+        ]
+        pair = after_fill(
+            filled,
+            before=before.signed_quantity,
+            position=position,
+            live=others,
+            quote=quote,
             now=self.now,
         )
+        position = replace(position, brackets=pair.brackets)
         self.keep(position)
+        if position.own_id is not None:
+            own = self.positions[order.symbol]
+            self.keep(add_results(own, effect, price=price, now=self.now))
         execution = Execution(
             execution_id=self.books.ids.new("exe"),
             account_id=order.account_id,
@@ -222,6 +308,8 @@ class Desk:
             quantity_scale=order.quantity_scale,
             quantity=quantity,
             price=price,
+            slippage=slippage,
+            position_id=position.position_id,
             closed_quantity=effect.closed_quantity,
             signed_quantity_after=position.signed_quantity,
             realized=effect.realized,
@@ -240,6 +328,8 @@ class Desk:
         await self.publish(_execution_fact(execution, filled, self.account))
         await self.tell_order(filled)
         self.record(position)
+        for leg in pair.legs:
+            await self.tell_order(leg, is_modified=self.orders[leg.order_id].status is leg.status)
         await self._post_fill(execution, effect)
         self._executions.append(execution)
         return filled
@@ -290,25 +380,51 @@ class Desk:
         )
         return cash_minor
 
-    def reserve(self, symbol: str, open_orders: Sequence[Order]) -> None:
-        """Set what an instrument's open orders reserve, given all of them."""
-        position = self.positions[symbol]
+    def reserve(self, symbol: str) -> None:
+        """Set what an instrument's open orders reserve; ``close`` does so for what was changed."""
+        position = self.positions.get(symbol)
+        if position is None:
+            return
+        open_orders = [each for each in self.list_orders(symbol) if each.is_open]
         reserved = compute_reservation(position, open_orders)
         if reserved != position.reserved_minor:
             self.keep(replace(position, reserved_minor=reserved))
 
     async def close(self) -> None:
-        """Write positions, events and sequences; wake the stream after the commit."""
+        """Write orders, executions, positions, events and sequences; wake the stream after it."""
         repository, transaction = self.books.repository, self.transaction
+        for symbol in sorted(
+            self._symbols | {self.positions[each].symbol for each in self._touched}
+        ):
+            await self.load_orders(symbol)
+            self.reserve(symbol)
+        for order_id, order in self._changed.items():
+            ticket = self._added.get(order_id)
+            if ticket is None:
+                await repository.save_order(transaction, order)
+            else:
+                await repository.add_order(transaction, order, ticket=ticket)
         for execution in self._executions:
             await repository.add_execution(transaction, execution)
-        for symbol in sorted(self._touched):
-            await repository.save_position(transaction, self.positions[symbol])
+        for position_id in sorted(self._touched):
+            await repository.save_position(transaction, self.positions[position_id])
         await repository.add_events(transaction, self._events)
         await repository.save_account(transaction, self.account)
         if self._events:
             stream, sequence = stream_of(self.account.account_id), self.account.event_sequence
             transaction.after_commit(partial(self.books.wake, stream, sequence))
+
+    def _position_of(self, order: Order) -> Position:
+        known = self.positions.get(order.position_id)
+        if known is not None:
+            return known
+        own = self.positions[order.symbol]
+        return Position(
+            account_id=order.account_id,
+            terms=own.terms,
+            updated_at=self.now,
+            own_id=order.position_id,
+        )
 
     async def _post_fill(self, execution: Execution, effect: FillEffect) -> None:
         house, reference, cash_minor = self.house, execution.execution_id, 0
@@ -356,6 +472,7 @@ def _execution_fact(execution: Execution, order: Order, account: Account) -> Exe
         quantity=decimal_of(execution.quantity, quantity_scale),
         price=decimal_of(execution.price, price_scale),
         closed_quantity=decimal_of(execution.closed_quantity, quantity_scale),
+        position_id=execution.position_id,
         signed_quantity_after=decimal_of(execution.signed_quantity_after, quantity_scale),
         realized=decimal_of(execution.realized_minor, execution.currency_scale),
         commission=decimal_of(execution.commission_minor, execution.currency_scale),
@@ -385,6 +502,12 @@ def _order_fact(order: Order, account: Account, offset: int, *, is_modified: boo
         "limit_price": _decimal(order.limit_price, order.price_scale),
         "trigger_price": _decimal(order.trigger_price, order.price_scale),
         "reduce_only": order.reduce_only,
+        "position_id": order.position_id,
+        "parent_id": order.parent_id,
+        "parent_type": order.parent_type.value if order.parent_type else None,
+        "bracket_role": order.role.value if order.role else None,
+        "take_profit": _decimal(order.brackets.take_profit, order.price_scale),
+        "stop_loss": _decimal(order.brackets.stop_loss, order.price_scale),
     }
     if is_modified:
         return OrderModified.model_validate(common)

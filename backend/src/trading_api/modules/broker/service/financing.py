@@ -91,9 +91,9 @@ class FinancingService:
                 traded: Counter[str] = Counter()
                 for each in executions:
                     if each.executed_at >= midnight_of(day):
-                        traded[each.symbol] += each.side.sign * each.quantity
-                for position in sorted(desk.positions.values(), key=lambda each: each.symbol):
-                    quantity = position.signed_quantity - traded[position.symbol]
+                        traded[each.position_id] += each.side.sign * each.quantity
+                for position in sorted(desk.positions.values(), key=lambda each: each.position_id):
+                    quantity = position.signed_quantity - traded[position.position_id]
                     kind = kinds.get(position.symbol, "")
                     await self._charge_night(desk, position, quantity, kind, day)
             desk.account = replace(desk.account, financed_on=days[-1])
@@ -118,7 +118,7 @@ class FinancingService:
         if owed == 0:
             return
         await desk.post(
-            f"financing_{desk.account.account_id}_{position.symbol}_{day.isoformat()}",
+            f"financing_{desk.account.account_id}_{position.position_id}_{day.isoformat()}",
             EntryType.FINANCING,
             against=desk.house.financing,
             change_minor=-owed,

@@ -8,7 +8,6 @@ from trading_api.kernel.values import decimal_of
 from trading_api.modules.broker.domain.account import Account, Valuation, compute_valuation
 from trading_api.modules.broker.domain.event import Notice, NoticeCode
 from trading_api.modules.broker.domain.instrument import Instrument, Policy
-from trading_api.modules.broker.domain.margin import compute_reservation
 from trading_api.modules.broker.domain.position import Position
 from trading_api.modules.broker.errors import (
     AccountNotFoundError,
@@ -146,8 +145,7 @@ class LeverageService:
             assert account is not None, "accounts are never deleted"
             info = self._info(instrument, account)
             _ensure_offered(info, leverage)
-            found = await self._books.repository.list_positions(snapshot, account_id)
-            desk = Desk(self._books, snapshot, account, now, {each.symbol: each for each in found})
+            desk = await Desk.over(self._books, snapshot, account, now)
             before, after = await self._apply(desk, instrument, leverage)
         return LeveragePreview(
             replace(info, leverage=leverage),
@@ -162,21 +160,18 @@ class LeverageService:
     ) -> tuple[Valuation, Valuation]:
         """Give the desk's positions the leverage; return the account's worth before and after."""
         before = await self._value(desk)
-        open_orders = await self._books.repository.list_open_orders(
-            desk.transaction, desk.account.account_id, symbol=instrument.symbol
-        )
+        await desk.load_orders(instrument.symbol)
         for position in list(desk.positions.values()):
             if position.symbol == instrument.symbol:
-                changed = _with_leverage(position, leverage)
-                reserved = compute_reservation(changed, open_orders)
-                desk.keep(replace(changed, reserved_minor=reserved))
+                desk.keep(_with_leverage(position, leverage))
+        desk.reserve(instrument.symbol)
         return before, await self._value(desk)
 
     async def _value(self, desk: Desk) -> Valuation:
         return compute_valuation(
             cash_minor=await desk.load_cash(),
             positions=desk.positions.values(),
-            quotes=newest(self._quotes.find, desk.positions),
+            quotes=newest(self._quotes.find, desk.positions.values()),
         )
 
     def _info(self, instrument: Instrument, account: Account) -> LeverageInfo:

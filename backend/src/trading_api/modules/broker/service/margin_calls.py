@@ -63,7 +63,7 @@ class MarginService:
                 worth = compute_valuation(
                     cash_minor=each.cash_minor,
                     positions=each.positions,
-                    quotes=newest(self._quotes.find, {one.symbol: one for one in each.positions}),
+                    quotes=newest(self._quotes.find, each.positions),
                 )
                 if is_due(worth, is_called=each.is_called):
                     changed += await self._act(each.account_id, lease, now)
@@ -194,7 +194,7 @@ class MarginService:
         )
 
     def _fresh(self, desk: Desk) -> dict[str, Quote]:
-        found = newest(self._quotes.find, {each.symbol: each for each in desk.positions.values()})
+        found = newest(self._quotes.find, desk.positions.values())
         return {symbol: quote for symbol, quote in found.items() if quote.is_fresh(desk.now)}
 
     async def _value(self, desk: Desk) -> Valuation:
@@ -202,7 +202,7 @@ class MarginService:
         return compute_valuation(
             cash_minor=await desk.load_cash(),
             positions=positions,
-            quotes=newest(self._quotes.find, {each.symbol: each for each in positions}),
+            quotes=newest(self._quotes.find, positions),
         )
 
 

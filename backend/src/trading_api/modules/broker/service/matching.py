@@ -6,22 +6,21 @@ from datetime import datetime
 
 import structlog
 
-from trading_api.modules.broker.domain.instrument import Quote
-from trading_api.modules.broker.domain.margin import compute_reservation
-from trading_api.modules.broker.domain.matching import Liquidity, match
-from trading_api.modules.broker.domain.order import CloseReason, Order, TimeInForce
+from trading_api.modules.broker.domain.bracket import list_bracket_faults
+from trading_api.modules.broker.domain.instrument import Instrument, Quote
+from trading_api.modules.broker.domain.order import BracketRole, CloseReason
 from trading_api.modules.broker.domain.risk import may_fill
-from trading_api.modules.broker.ports import QuoteSource
+from trading_api.modules.broker.errors import MarketUnavailableError
+from trading_api.modules.broker.ports import InstrumentSource, Venue
 from trading_api.modules.broker.repository import BrokerRepository
 from trading_api.modules.broker.service.desk import Books, Desk
-from trading_api.modules.broker.service.risk import RiskGate
+from trading_api.modules.broker.service.floor import Floor
 from trading_api.runtime.database import Database, Lease, Leases, Transaction
 
 log = structlog.get_logger("broker")
 
 _PAGE = 500
 _ACCOUNTS_AT_ONCE = 64
-_AT_ONCE = frozenset({TimeInForce.IOC, TimeInForce.FOK})
 
 
 class MatchingService:
@@ -32,15 +31,17 @@ class MatchingService:
         *,
         database: Database,
         books: Books,
-        quotes: QuoteSource,
+        instruments: InstrumentSource,
         leases: Leases,
-        risk: RiskGate,
+        venue: Venue,
+        floor: Floor,
     ) -> None:
         self._database = database
         self._books = books
-        self._quotes = quotes
+        self._instruments = instruments
         self._leases = leases
-        self._risk = risk
+        self._venue = venue
+        self._floor = floor
 
     @property
     def _repository(self) -> BrokerRepository:
@@ -51,12 +52,16 @@ class MatchingService:
 
         A stale quote matches nothing, so quotes missed while nobody matched are never made up
         for. Each account is a transaction of its own that checks the lease first; orders of one
-        account match in the order of their acceptance. Repeating a quote changes nothing.
+        account match in the order of their acceptance, take-profits last. Repeating a quote
+        changes nothing, and so does one of outside the trading hours.
 
         Raises:
             LeaseLostError: another instance matches now; nothing more was changed.
         """
         if not quote.is_fresh(now):
+            return 0
+        instrument = await self._find_instrument(quote)
+        if instrument is None or not self._venue.is_open(instrument, now):
             return 0
         changed, after = 0, ""
         while True:
@@ -64,7 +69,7 @@ class MatchingService:
                 found = await self._repository.list_matchable(
                     snapshot, quote, limit=_PAGE, after=after
                 )
-            changed += await self._each_account(found, quote, lease, now)
+            changed += await self._each_account(found, (instrument, quote), lease, now)
             if len(found) < _PAGE:
                 return changed
             after = found[-1][1]
@@ -89,9 +94,10 @@ class MatchingService:
             return await self._repository.list_symbols_with_open_orders(snapshot)
 
     async def reconcile(self, *, now: datetime) -> int:
-        """Make stored reservations equal to what the open orders ask for; return the corrections.
+        """Make reservations and brackets what orders and positions ask for; return the corrections.
 
-        Runs at start: a difference would be a fault of ours, so each is logged as an error.
+        Runs at start: a difference would be a fault of ours, so each is logged as an error. Quotes
+        that were missed are not made up for.
         """
         corrected, after = 0, ""
         while True:
@@ -105,15 +111,25 @@ class MatchingService:
                 return corrected
             after = found[-1]
 
+    async def _find_instrument(self, quote: Quote) -> Instrument | None:
+        try:
+            found = await self._instruments.find(quote.symbol)
+        except MarketUnavailableError:
+            # Quotes without instruments: the market is starting; later quotes will do.
+            return None
+        return None if found is None or found.price_scale != quote.price_scale else found
+
     async def _reconcile(self, account_id: str, now: datetime) -> int:
         async def command(transaction: Transaction) -> int:
             desk = await Desk.open(self._books, transaction, account_id, now)
             assert desk is not None, "accounts are never deleted"
+            await desk.load_orders()
             corrected = 0
-            open_orders = await self._repository.list_open_orders(transaction, account_id)
             for symbol, position in sorted(desk.positions.items()):
-                theirs = [each for each in open_orders if each.symbol == symbol]
-                expected = compute_reservation(position, theirs)
+                if position.own_id is not None:
+                    continue
+                desk.reserve(symbol)
+                expected = desk.positions[symbol].reserved_minor
                 if expected != position.reserved_minor:
                     corrected += 1
                     log.error(
@@ -123,14 +139,30 @@ class MatchingService:
                         stored_minor=position.reserved_minor,
                         expected_minor=expected,
                     )
-                    desk.reserve(symbol, theirs)
+            for fault in list_bracket_faults(desk.positions.values(), desk.orders.values()):
+                corrected += 1
+                log.error(
+                    "bracket_corrected",
+                    account_id=account_id,
+                    order_id=fault.leg.order_id,
+                    reason=fault.message,
+                )
+                leg = desk.orders[fault.leg.order_id]
+                if fault.quantity:
+                    await desk.tell_order(leg.resize(fault.quantity, now), is_modified=True)
+                else:
+                    await self._floor.cancel(desk, leg, CloseReason.POSITION_CLOSED)
             await desk.close()
             return corrected
 
         return await self._database.group(command)
 
     async def _each_account(
-        self, found: list[tuple[str, str]], quote: Quote | None, lease: Lease, now: datetime
+        self,
+        found: list[tuple[str, str]],
+        market: tuple[Instrument, Quote] | None,
+        lease: Lease,
+        now: datetime,
     ) -> int:
         by_account: defaultdict[str, list[str]] = defaultdict(list)
         for account_id, order_id in found:
@@ -141,7 +173,7 @@ class MatchingService:
         for start in range(0, len(accounts), _ACCOUNTS_AT_ONCE):
             outcomes = await asyncio.gather(
                 *(
-                    self._on_account(account_id, by_account[account_id], quote, lease, now)
+                    self._on_account(account_id, by_account[account_id], market, lease, now)
                     for account_id in accounts[start : start + _ACCOUNTS_AT_ONCE]
                 )
             )
@@ -152,7 +184,7 @@ class MatchingService:
         self,
         account_id: str,
         order_ids: list[str],
-        quote: Quote | None,
+        market: tuple[Instrument, Quote] | None,
         lease: Lease,
         now: datetime,
     ) -> int:
@@ -160,66 +192,33 @@ class MatchingService:
             await self._leases.ensure_held(transaction, lease)
             desk = await Desk.open(self._books, transaction, account_id, now)
             assert desk is not None, "accounts are never deleted"
+            await desk.load_orders(market[1].symbol if market else None)
             changed = 0
-            for order_id in order_ids:
-                changed += await self._on_order(desk, order_id, quote)
+            for order_id in _in_turn(order_ids, desk):
+                changed += await self._on_order(desk, order_id, market)
             await desk.close()
             return changed
 
         return await self._database.group(command)
 
-    async def _on_order(self, desk: Desk, order_id: str, quote: Quote | None) -> bool:
-        repository, transaction = self._repository, desk.transaction
-        order = await repository.find_order(transaction, desk.account.account_id, order_id)
+    async def _on_order(
+        self, desk: Desk, order_id: str, market: tuple[Instrument, Quote] | None
+    ) -> bool:
+        # An earlier order of this desk may have canceled, resized or filled it.
+        order = desk.orders.get(order_id)
         if order is None or not order.is_open:
             return False
         if order.expires_at is not None and order.expires_at <= desk.now:
-            changed = order.expire(desk.now)
-            await desk.tell_order(changed)
-        elif (
-            quote is None
-            or quote.sequence <= order.quote_sequence
-            or not may_fill(desk.account, order, desk.positions[order.symbol])
-        ):
+            await self._floor.expire(desk, order)
+            return True
+        if market is None or not may_fill(desk.account, order, desk.positions[order.symbol]):
             return False
-        else:
-            changed = await self._meet(desk, order, quote)
-            if changed is order:
-                return False
-        await repository.save_order(transaction, changed)
-        desk.reserve(
-            order.symbol,
-            await repository.list_open_orders(transaction, order.account_id, symbol=order.symbol),
-        )
-        return True
+        return await self._floor.meet(desk, order, *market)
 
-    async def _meet(self, desk: Desk, order: Order, quote: Quote) -> Order:
-        """Return the order after a quote; the same object where the quote does nothing to it."""
-        found = match(order, quote)
-        if found.triggers:
-            order = order.trigger(desk.now)
-            await desk.tell_order(order)
-            if not await self._risk.is_carried(desk, order):
-                order = order.reject(CloseReason.INSUFFICIENT_MARGIN, desk.now)
-                await desk.tell_order(order)
-                return order
-        if found.price is not None:
-            return await self._fill(desk, order, found.price, quote)
-        if order.time_in_force in _AT_ONCE and found.triggers:
-            order = order.cancel(CloseReason.NOT_FILLED_AT_ONCE, desk.now)
-            await desk.tell_order(order)
-        return order
 
-    async def _fill(self, desk: Desk, order: Order, price: int, quote: Quote) -> Order:
-        quantity = order.leaves_quantity
-        if order.reduce_only:
-            held = desk.positions[order.symbol].signed_quantity
-            quantity = min(quantity, max(0, -order.side.sign * held))
-        if quantity:
-            order = await desk.fill(
-                order, quantity=quantity, price=price, liquidity=Liquidity.MAKER, quote=quote
-            )
-        if order.is_open:
-            order = order.cancel(CloseReason.NOTHING_TO_REDUCE, desk.now)
-            await desk.tell_order(order)
-        return order
+def _in_turn(order_ids: list[str], desk: Desk) -> list[str]:
+    """Return orders as the venue works them: oldest first, take-profits after everything else."""
+    profits = {
+        order.order_id for order in desk.orders.values() if order.role is BracketRole.TAKE_PROFIT
+    }
+    return sorted(order_ids, key=lambda each: (each in profits, each))

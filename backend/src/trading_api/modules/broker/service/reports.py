@@ -102,8 +102,7 @@ class ReportService:
             account = await self._get(snapshot, account_id)
             found = await self._books.repository.list_positions(snapshot, account_id)
             cash = await self._books.ledger.get_balance(snapshot, account.cash_account_id)
-        positions = {each.symbol: each for each in found}
-        quotes = newest(self._quotes.find, positions)
+        quotes = newest(self._quotes.find, found)
         return AccountReport(
             account=account,
             valuation=compute_valuation(
@@ -134,7 +133,7 @@ class ReportService:
                     snapshot, account_id, client_order_id
                 )
                 return Listing(account, orders=(found[0],) if found else ())
-            orders = await repository.list_open_orders(snapshot, account_id)
+            orders = await repository.list_live_orders(snapshot, account_id)
             orders += await repository.list_closed_since(
                 snapshot,
                 account_id,
@@ -211,10 +210,8 @@ class ReportService:
         async with self._database.snapshot() as snapshot:
             account = await self._get(snapshot, account_id)
             found = await self._books.repository.list_positions(snapshot, account_id)
-        held = {each.symbol: each for each in found if not each.is_flat}
-        return Listing(
-            account, positions=tuple(held.values()), quotes=newest(self._quotes.find, held)
-        )
+        held = tuple(each for each in found if not each.is_flat)
+        return Listing(account, positions=held, quotes=newest(self._quotes.find, held))
 
     async def list_events(
         self, *, user_id: str, account_id: str, since: int, limit: int, now: datetime

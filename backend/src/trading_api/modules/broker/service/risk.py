@@ -1,6 +1,6 @@
 """Pre-trade risk: what an account may take on, asked inside the transaction that accepts."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 from trading_api.kernel.clock import to_us
@@ -109,7 +109,7 @@ class RiskGate:
         return compute_valuation(
             cash_minor=await desk.load_cash(),
             positions=desk.positions.values(),
-            quotes=newest(self._quotes.find, desk.positions),
+            quotes=newest(self._quotes.find, desk.positions.values()),
         )
 
     async def is_carried(self, desk: Desk, order: Order) -> bool:
@@ -123,9 +123,7 @@ class RiskGate:
         return valuation.available_minor >= 0
 
 
-def newest(
-    find: Callable[[str], Quote | None], symbols: Mapping[str, Position]
-) -> dict[str, Quote]:
-    """Return the newest known quotes of those instruments that have one."""
-    found = {symbol: find(symbol) for symbol in symbols}
+def newest(find: Callable[[str], Quote | None], positions: Iterable[Position]) -> dict[str, Quote]:
+    """Return the newest known quotes of those positions' instruments that have one."""
+    found = {each.symbol: find(each.symbol) for each in positions}
     return {symbol: quote for symbol, quote in found.items() if quote is not None}

@@ -12,6 +12,8 @@ from trading_api.modules.broker.domain.order import (
     OrderSide,
     OrderTicket,
     OrderType,
+    TicketBrackets,
+    TicketTrailing,
     TimeInForce,
 )
 from trading_api.modules.broker.ports import REFRESH_AGE
@@ -89,6 +91,12 @@ def a_ticket(
     time_in_force: TimeInForce = TimeInForce.GTC,
     expires_at: datetime | None = None,
     reduce_only: bool = False,
+    post_only: bool = False,
+    trail: TicketTrailing | None = None,
+    take_profit: str | None = None,
+    stop_loss: str | None = None,
+    trailing_stop: TicketTrailing | None = None,
+    position_id: str | None = None,
 ) -> OrderTicket:
     kinds = {
         (False, False): OrderType.MARKET,
@@ -99,14 +107,34 @@ def a_ticket(
     return OrderTicket(
         symbol=symbol,
         side=side,
-        type=kinds[limit is not None, stop is not None],
+        type=kinds[limit is not None, stop is not None or trail is not None],
         quantity=Decimal(quantity),
         limit_price=None if limit is None else Decimal(limit),
         trigger_price=None if stop is None else Decimal(stop),
         time_in_force=time_in_force,
         expires_at=expires_at,
         reduce_only=reduce_only,
+        post_only=post_only,
+        trailing=trail,
+        brackets=brackets_ticket(take_profit, stop_loss, trailing_stop),
+        position_id=position_id,
     )
+
+
+def brackets_ticket(
+    take_profit: str | None = None,
+    stop_loss: str | None = None,
+    trailing_stop: TicketTrailing | None = None,
+) -> TicketBrackets:
+    return TicketBrackets(
+        None if take_profit is None else Decimal(take_profit),
+        None if stop_loss is None else Decimal(stop_loss),
+        trailing_stop,
+    )
+
+
+def pips(count: int) -> TicketTrailing:
+    return TicketTrailing(pips=Decimal(count))
 
 
 def an_order(
@@ -143,6 +171,8 @@ def an_order(
         quote_sequence=1,
         accepted_at=NOW,
         updated_at=NOW,
+        position_id=AAPL,
+        active_at=NOW,
     )
 
 

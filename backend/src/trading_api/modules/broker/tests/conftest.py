@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from trading_api.kernel.clock import Clock
-from trading_api.kernel.ids import UuidV7Ids
+from trading_api.kernel.ids import IdSource, UuidV7Ids
 from trading_api.ledger.engine import Ledger
 from trading_api.modules.broker import tables
+from trading_api.modules.broker.adapters.paper_venue import PaperModel, PaperVenue
 from trading_api.modules.broker.domain.instrument import Policy, Quote
 from trading_api.modules.broker.domain.order import Order, OrderTicket
 from trading_api.modules.broker.domain.position import Position
@@ -20,11 +21,14 @@ from trading_api.modules.broker.service import (
     AccountService,
     MatchingService,
     OrderService,
+    PositionService,
     ReportService,
 )
 from trading_api.modules.broker.service.controls import ControlService
+from trading_api.modules.broker.service.counter import Counter
 from trading_api.modules.broker.service.desk import Books
 from trading_api.modules.broker.service.financing import FinancingService
+from trading_api.modules.broker.service.floor import Floor
 from trading_api.modules.broker.service.leverage import LeverageService
 from trading_api.modules.broker.service.margin_calls import MarginService
 from trading_api.modules.broker.service.orders import Placed
@@ -59,6 +63,7 @@ class Venue:
     market: FakeMarket
     accounts: AccountService
     orders: OrderService
+    positions: PositionService
     matching: MatchingService
     reports: ReportService
     leverage: LeverageService
@@ -109,10 +114,10 @@ class Venue:
         )
 
     async def close(self, symbol: str, quantity: str | None = None) -> Placed:
-        return await self.orders.close_position(
+        return await self.positions.close_position(
             user_id=self.user_id,
             account_id=None,
-            symbol=symbol,
+            position_id=symbol,
             quantity=None if quantity is None else Decimal(quantity),
             idempotency_key=None,
             now=self.now,
@@ -144,8 +149,10 @@ def build_venue(
     *,
     repository: BrokerRepository | None = None,
     policy: Policy = POLICY,
+    model: PaperModel | None = None,
+    ids: IdSource | None = None,
 ) -> Venue:
-    ids = UuidV7Ids()
+    ids = ids or UuidV7Ids()
     wakes: list[tuple[str, int]] = []
     renewed: list[str] = []
     books = Books(
@@ -167,6 +174,11 @@ def build_venue(
     )
     instruments = FakeInstruments()
     risk = RiskGate(quotes=market, policy=policy)
+    paper = PaperVenue(model or PaperModel())
+    floor = Floor(venue=paper, risk=risk, policy=policy)
+    counter = Counter(
+        books=books, quotes=market, instruments=instruments, policy=policy, floor=floor
+    )
     return Venue(
         database=database,
         clock=clock,
@@ -177,13 +189,25 @@ def build_venue(
             books=books,
             accounts=accounts,
             idempotency=idempotency,
-            quotes=market,
-            instruments=instruments,
-            policy=policy,
+            counter=counter,
+            floor=floor,
             risk=risk,
         ),
+        positions=PositionService(
+            database=database,
+            books=books,
+            accounts=accounts,
+            idempotency=idempotency,
+            counter=counter,
+            floor=floor,
+        ),
         matching=MatchingService(
-            database=database, books=books, quotes=market, leases=leases, risk=risk
+            database=database,
+            books=books,
+            instruments=instruments,
+            leases=leases,
+            venue=paper,
+            floor=floor,
         ),
         reports=ReportService(
             database=database,

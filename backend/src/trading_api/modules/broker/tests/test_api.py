@@ -29,6 +29,7 @@ async def make_client(
     router = build_router(
         accounts=venue.accounts,
         orders=venue.orders,
+        positions=venue.positions,
         reports=venue.reports,
         leverage=venue.leverage,
         resets=venue.resets,

@@ -311,7 +311,7 @@ def test_reserve_price_is_the_dearer_of_order_and_market(
 def test_every_fault_of_a_ticket_is_named() -> None:
     ticket = a_ticket("1.5", limit="1.001", time_in_force=TimeInForce.GTD)
     with pytest.raises(OrderInvalidError) as caught:
-        measure(ticket, INSTRUMENTS[AAPL], NOW)
+        measure(ticket, INSTRUMENTS[AAPL], a_quote(), NOW)
     assert [error.field for error in caught.value.errors] == [
         "qty", "limitPrice", "duration.datetime",
     ]  # fmt: skip

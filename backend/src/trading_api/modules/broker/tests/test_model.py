@@ -113,8 +113,8 @@ async def _ask(venue: Venue, action: object, user_id: str, placed: list[str]) ->
             await venue.orders.cancel_order(**who, order_id=placed[action.which % len(placed)])
         case Close():
             quantity = None if action.quantity is None else Decimal(action.quantity)
-            await venue.orders.close_position(
-                **who, symbol=AAPL, quantity=quantity, idempotency_key=None
+            await venue.positions.close_position(
+                **who, position_id=AAPL, quantity=quantity, idempotency_key=None
             )
 
 

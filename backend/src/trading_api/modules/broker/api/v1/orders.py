@@ -6,6 +6,7 @@ from fastapi import Query
 from starlette.responses import Response
 
 from trading_api.kernel.clock import Clock
+from trading_api.kernel.errors import FieldError
 from trading_api.modules.broker.api.v1.parts import (
     NEXT_CURSOR,
     OFFSETS,
@@ -26,7 +27,7 @@ from trading_api.modules.broker.api.v1.parts import (
     user_of,
 )
 from trading_api.modules.broker.domain.instrument import full_symbol
-from trading_api.modules.broker.domain.order import OrderStatus
+from trading_api.modules.broker.domain.order import OrderStatus, OrderTicket
 from trading_api.modules.broker.errors import (
     AccountNotFoundError,
     InstrumentNotTradableError,
@@ -36,8 +37,10 @@ from trading_api.modules.broker.errors import (
     OrderClosedError,
     OrderInvalidError,
     OrderNotFoundError,
+    PostOnlyError,
 )
 from trading_api.modules.broker.schemas import (
+    CanceledView,
     ClientOrderId,
     DoneView,
     OrderPatch,
@@ -46,9 +49,38 @@ from trading_api.modules.broker.schemas import (
     PlacedView,
     PreviewView,
 )
+from trading_api.modules.broker.schemas.wire import SIDES, SideNumber
 from trading_api.modules.broker.service import OrderService, ReportService
+from trading_api.modules.broker.service.orders import canonical
 from trading_api.runtime.http import CurrentPrincipal, IdempotencyKey, ModuleRouter
 from trading_api.runtime.http.cursors import CursorInvalidError, Cursors
+
+
+def confirm_id_of(ticket: OrderTicket, cursors: Cursors) -> str:
+    """Return what names a previewed ticket: placing it with this id places nothing else."""
+    return cursors.encode({}, filters=_named(ticket))
+
+
+def confirmed(request: OrderRequest, cursors: Cursors) -> OrderTicket:
+    """Return a request's ticket, which a given confirmId must have been made for.
+
+    Raises:
+        OrderInvalidError: the preview was of another order.
+    """
+    ticket = request.to_ticket()
+    if request.confirm_id is not None:
+        try:
+            cursors.decode(request.confirm_id, filters=_named(ticket))
+        except CursorInvalidError as error:
+            message = "belongs to the preview of another order"
+            raise OrderInvalidError(
+                f"confirmId: {message}", errors=[FieldError("confirmId", "mismatch", message)]
+            ) from error
+    return ticket
+
+
+def _named(ticket: OrderTicket) -> dict[str, str]:
+    return {"preview": repr(canonical(ticket, None, ""))}
 
 
 def add_orders(
@@ -77,7 +109,7 @@ def add_orders(
         placed = await orders.place_order(
             user_id=user_of(principal),
             account_id=account_id,
-            ticket=request.to_ticket(),
+            ticket=confirmed(request, cursors),
             client_order_id=request.client_order_id,
             idempotency_key=idempotency_key,
             now=clock.now(),
@@ -100,13 +132,11 @@ def add_orders(
     async def preview_order(
         request: OrderRequest, principal: CurrentPrincipal, account_id: AccountId
     ) -> Response:
+        ticket = request.to_ticket()
         preview = await orders.preview_order(
-            user_id=user_of(principal),
-            account_id=account_id,
-            ticket=request.to_ticket(),
-            now=clock.now(),
+            user_id=user_of(principal), account_id=account_id, ticket=ticket, now=clock.now()
         )
-        return json_of(PreviewView.of(preview))
+        return json_of(PreviewView.of(preview, confirm_id=confirm_id_of(ticket, cursors)))
 
     @router.get(
         "/orders",
@@ -169,6 +199,29 @@ def add_orders(
             headers["X-Next-Cursor"] = cursors.encode(position, filters=filters)
         return json_of([OrderView.of(each) for each in found[:limit]], headers)
 
+    @router.delete(
+        "/orders",
+        access=TRADE,
+        summary="Cancel every order of an instrument and a side, or all",
+        response_model=CanceledView,
+        errors=[AccountNotFoundError],
+    )
+    async def cancel_orders(
+        principal: CurrentPrincipal,
+        account_id: AccountId,
+        symbol: SymbolFilter = None,
+        side: Annotated[SideNumber | None, Query(description="1 buy, -1 sell")] = None,
+    ) -> Response:
+        order_ids = await orders.cancel_orders(
+            user_id=user_of(principal),
+            account_id=account_id,
+            symbol=symbol and full_symbol(symbol),
+            side=None if side is None else SIDES[side],
+            now=clock.now(),
+        )
+        message = f"{len(order_ids)} orders are canceled"
+        return json_of(CanceledView(message=message, order_ids=order_ids))
+
     @router.get(
         "/orders/{orderId}",
         access=SHARED,
@@ -199,6 +252,7 @@ def add_orders(
             OrderClosedError,
             OrderInvalidError,
             OrderNotFoundError,
+            PostOnlyError,
         ],
     )
     async def modify_order(

@@ -4,6 +4,7 @@ from typing import Annotated, Any
 
 from fastapi import Depends, Header, Query
 from fastapi import Path as PathParameter
+from pydantic import BeforeValidator
 from starlette.responses import Response
 
 from trading_api.kernel.errors import (
@@ -14,6 +15,7 @@ from trading_api.kernel.errors import (
     RequestInProgressError,
 )
 from trading_api.modules.broker.domain.account import Account
+from trading_api.modules.broker.domain.instrument import full_symbol
 from trading_api.modules.broker.errors import (
     AccountNotFoundError,
     ClientOrderIdReusedError,
@@ -21,11 +23,13 @@ from trading_api.modules.broker.errors import (
     InstrumentNotTradableError,
     InstrumentUnknownError,
     InsufficientMarginError,
+    MarketClosedError,
     MarketUnavailableError,
     OpenOrdersLimitError,
     OrderInvalidError,
     OrderRateError,
     PositionLimitError,
+    PostOnlyError,
     PriceBandError,
     ReduceOnlyError,
     StaleQuoteError,
@@ -39,6 +43,7 @@ from trading_api.runtime.http import Access, OptionalPrincipal
 from trading_api.runtime.http.wire import Symbol
 from trading_api.runtime.identity import Principal
 
+POSITION_ID_PATTERN = r"^(pos_[a-z0-9]{1,60}|[A-Z0-9][A-Z0-9._:/-]{0,31})$"
 PAGE_DEFAULT = 100
 PAGE_MAX = 1000
 EVENTS_MAX = 1000
@@ -46,7 +51,13 @@ EVENTS_MAX = 1000
 AccountIdText = Annotated[str, PathParameter(alias="accountId", min_length=1, max_length=64)]
 OrderIdText = Annotated[str, PathParameter(alias="orderId", min_length=1, max_length=64)]
 PositionIdText = Annotated[
-    Symbol, PathParameter(alias="positionId", description="the symbol, such as `DEMO:AAPL`")
+    str,
+    BeforeValidator(lambda value: position_id_of(value) if isinstance(value, str) else value),
+    PathParameter(
+        alias="positionId",
+        pattern=POSITION_ID_PATTERN,
+        description="the symbol, such as `DEMO:AAPL`; on a hedging account the position's own id",
+    ),
 ]
 Limit = Annotated[int, Query(ge=1, le=PAGE_MAX, description="rows at most")]
 CursorText = Annotated[
@@ -108,12 +119,14 @@ ORDER_ERRORS = (
     InstrumentNotTradableError,
     InstrumentUnknownError,
     InsufficientMarginError,
+    MarketClosedError,
     MarketUnavailableError,
     OpenOrdersLimitError,
     OrderInvalidError,
     OrderRateError,
     PositionLimitError,
     PriceBandError,
+    PostOnlyError,
     ReduceOnlyError,
     RequestInProgressError,
     StaleQuoteError,
@@ -190,3 +203,8 @@ def offsets(account: Account) -> dict[str, str]:
         "X-Account-Epoch": account.epoch,
         "X-Account-Offset": str(account.event_sequence),
     }
+
+
+def position_id_of(text: str) -> str:
+    """Return the id of a position as it is stored: full symbols, or a position's own id."""
+    return text if text.startswith("pos_") else full_symbol(text.upper())

@@ -2,6 +2,7 @@
 
 from typing import Annotated
 
+from fastapi import Path as PathParameter
 from fastapi import Query
 from starlette.responses import Response
 
@@ -27,22 +28,27 @@ from trading_api.modules.broker.api.v1.parts import (
 from trading_api.modules.broker.domain.instrument import full_symbol
 from trading_api.modules.broker.errors import (
     AccountNotFoundError,
+    InstrumentNotTradableError,
+    InstrumentUnknownError,
+    MarketUnavailableError,
+    OrderInvalidError,
     PositionNotFoundError,
 )
 from trading_api.modules.broker.schemas import (
+    BracketsRequest,
     DoneView,
     ExecutionView,
     PositionView,
 )
-from trading_api.modules.broker.service import OrderService, ReportService
+from trading_api.modules.broker.service import PositionService, ReportService
 from trading_api.runtime.http import CurrentPrincipal, IdempotencyKey, ModuleRouter
 from trading_api.runtime.http.cursors import CursorInvalidError, Cursors
-from trading_api.runtime.http.wire import WireDecimal
+from trading_api.runtime.http.wire import Symbol, WireDecimal
 
 
 def add_positions(
     router: ModuleRouter,
-    orders: OrderService,
+    positions: PositionService,
     reports: ReportService,
     clock: Clock,
     cursors: Cursors,
@@ -81,16 +87,91 @@ def add_positions(
         ] = None,
         idempotency_key: IdempotencyKey = None,
     ) -> Response:
-        placed = await orders.close_position(
+        placed = await positions.close_position(
             user_id=user_of(principal),
             account_id=account_id,
-            symbol=full_symbol(position_id),
+            position_id=position_id,
             quantity=amount,
             idempotency_key=idempotency_key,
             now=clock.now(),
         )
         view = DoneView(message="closed at the market", order_id=placed.order_id)
         return json_of(view, replayed(placed.is_replay))
+
+    @router.post(
+        "/positions/{positionId}/reverse",
+        access=TRADE,
+        summary="Turn a position into one of equal size on the other side, at the market",
+        response_model=DoneView,
+        responses=REPLAYED,
+        errors=[*ORDER_ERRORS, PositionNotFoundError],
+    )
+    async def reverse_position(
+        position_id: PositionIdText,
+        principal: CurrentPrincipal,
+        account_id: AccountId,
+        idempotency_key: IdempotencyKey = None,
+    ) -> Response:
+        placed = await positions.reverse_position(
+            user_id=user_of(principal),
+            account_id=account_id,
+            position_id=position_id,
+            idempotency_key=idempotency_key,
+            now=clock.now(),
+        )
+        view = DoneView(message="reversed at the market", order_id=placed.order_id)
+        return json_of(view, replayed(placed.is_replay))
+
+    @router.put(
+        "/positions/{positionId}/brackets",
+        access=TRADE,
+        summary="Protect a position with these legs; those left out are canceled",
+        response_model=DoneView,
+        errors=[
+            AccountNotFoundError,
+            InstrumentNotTradableError,
+            InstrumentUnknownError,
+            MarketUnavailableError,
+            OrderInvalidError,
+            PositionNotFoundError,
+        ],
+    )
+    async def set_brackets(
+        position_id: PositionIdText,
+        request: BracketsRequest,
+        principal: CurrentPrincipal,
+        account_id: AccountId,
+    ) -> Response:
+        await positions.set_brackets(
+            user_id=user_of(principal),
+            account_id=account_id,
+            position_id=position_id,
+            wanted=request.to_brackets(),
+            now=clock.now(),
+        )
+        return json_of(DoneView(message="the position's brackets are set"))
+
+    @router.get(
+        "/executions/{symbol}",
+        access=READ,
+        summary="Fills of one instrument, newest first, at most 1000",
+        response_model=list[ExecutionView],
+        errors=[AccountNotFoundError],
+    )
+    async def list_executions_of(
+        symbol: Annotated[Symbol, PathParameter()],
+        principal: CurrentPrincipal,
+        account_id: AccountId,
+        limit: Limit = PAGE_DEFAULT,
+    ) -> Response:
+        found = await reports.list_executions(
+            user_id=user_of(principal),
+            account_id=account_id,
+            limit=limit,
+            symbol=full_symbol(symbol),
+            now=clock.now(),
+        )
+        return json_of([ExecutionView.of(each) for each in found.executions])
 
     @router.get(
         "/executions",

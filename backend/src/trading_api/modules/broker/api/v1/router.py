@@ -19,7 +19,12 @@ from trading_api.modules.broker.errors import (
 from trading_api.modules.broker.schemas import (
     InstrumentView,
 )
-from trading_api.modules.broker.service import AccountService, OrderService, ReportService
+from trading_api.modules.broker.service import (
+    AccountService,
+    OrderService,
+    PositionService,
+    ReportService,
+)
 from trading_api.modules.broker.service.controls import ControlService
 from trading_api.modules.broker.service.leverage import LeverageService
 from trading_api.modules.broker.service.resets import ResetService
@@ -32,6 +37,7 @@ def build_router(
     *,
     accounts: AccountService,
     orders: OrderService,
+    positions: PositionService,
     reports: ReportService,
     leverage: LeverageService,
     resets: ResetService,
@@ -42,7 +48,7 @@ def build_router(
     """Declare the routes of v1."""
     router = ModuleRouter(tags=["broker"])
     add_orders(router, orders, reports, clock, cursors)
-    add_positions(router, orders, reports, clock, cursors)
+    add_positions(router, positions, reports, clock, cursors)
     add_accounts(router, accounts, reports, clock)
     add_leverage(router, leverage, clock)
     add_resets(router, resets, clock)

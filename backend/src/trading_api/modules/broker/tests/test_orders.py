@@ -274,9 +274,10 @@ async def test_open_orders_are_found_by_the_partial_indexes(venue: Venue) -> Non
     if venue.database.dialect != "sqlite":
         pytest.skip("PostgreSQL plans by size")
     async with venue.database.snapshot() as snapshot:
+        own = "account_id = 'acc_1' AND symbol = 'DEMO:AAPL'"
         for condition, index in [
-            ("symbol = 'DEMO:AAPL'", "ix_orders_open"),
-            ("account_id = 'acc_1' AND symbol = 'DEMO:AAPL'", "ix_orders_open_of_account"),
+            (f"symbol = 'DEMO:AAPL' AND {tables.IS_OPEN}", "ix_orders_open"),
+            (f"{own} AND {tables.IS_LIVE}", "ix_orders_live_of_account"),
         ]:
             rows = await snapshot.all(
                 sa.text(f"EXPLAIN QUERY PLAN SELECT * FROM broker.orders WHERE {condition}")

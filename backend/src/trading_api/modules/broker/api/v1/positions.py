@@ -153,7 +153,7 @@ def add_positions(
 
     @router.get(
         "/executions/{symbol}",
-        access=READ,
+        access=SHARED,
         summary="Fills of one instrument, newest first, at most 1000",
         response_model=list[ExecutionView],
         errors=[AccountNotFoundError],

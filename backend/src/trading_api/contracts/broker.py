@@ -115,7 +115,7 @@ class _OrderEvent(Event):
         limit_price: None where the type has none.
         trigger_price: None where the type has none.
         reduce_only: whether it may only make a position smaller.
-        position_id: the position that its fills change; None in events of before there were several.
+        position_id: the position that its fills change; None in events of earlier versions.
         parent_id: of a bracket's leg: the entry that holds it, later the position it protects.
         parent_type: ``ORDER``, ``POSITION`` or ``TRADE`` (one entry's position); None without.
         bracket_role: ``TAKE_PROFIT`` or ``STOP_LOSS`` of a leg; None for any other order.
@@ -198,7 +198,7 @@ class ExecutionRecorded(Event):
         offset: number of the account's event that shows the same.
         quantity: filled by this execution.
         closed_quantity: of it, what closed the position held before.
-        position_id: the position that it changed; None in events of before there were several.
+        position_id: the position that it changed; None in events of earlier versions.
         signed_quantity_after: that position afterwards, negative for short.
         realized: what the closed part earned, in ``currency``.
         commission: what the fill cost, in ``currency``.

@@ -21,15 +21,15 @@ PLANTED = {
         "import trading_api.modules.auth.errors",
     ),
     "The rooms of a module are layers": (
-        "modules/wallet/repository.py",
+        "modules/wallet/repository/store.py",
         "import trading_api.modules.wallet.service",
     ),
     "Kernel, domain, ports and errors know no framework": (
-        "modules/wallet/domain.py",
+        "modules/wallet/domain/wallet.py",
         "import sqlalchemy",
     ),
     "Services know no web framework, no SQL and no adapter": (
-        "modules/wallet/service.py",
+        "modules/wallet/service/wallets.py",
         "import fastapi",
     ),
     "SQL lives in tables and repository": (

@@ -42,7 +42,8 @@ def database(app: ProcessApp) -> Database:
 
 async def test_module_when_built_then_serves_consumes_and_relays(app, database, clock):
     parts = app.hosted["wallet"].parts
-    assert [channel.route for channel in parts.channels["v1"]] == ["balances", "transactions"]
+    routes = [channel.route for channel in parts.channels["v1"]]
+    assert routes == ["balances", "transactions", "transfers"]
     assert parts.outbox is not None
     assert parts.inbox is not None
     consumer = parts.consumers[0]

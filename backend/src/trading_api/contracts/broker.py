@@ -8,6 +8,9 @@ from pydantic import BaseModel, ConfigDict
 
 from trading_api.contracts.envelope import Event
 
+TransferDirection = Literal["in", "out"]
+"""Seen from the trading account: in from the wallet, or out to it."""
+
 
 class AccountOpened(Event):
     """A trading account exists and has its opening cash.
@@ -266,3 +269,88 @@ class ExecutionMarksAnswer(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     executions: tuple[ExecutionMark, ...]
+
+
+class CashTransferred(Event):
+    """Cash came from the owner's wallet or went there; no result of trading.
+
+    Attributes:
+        offset: number of the account's event that shows the same.
+        transfer_id: the wallet's id of the transfer.
+        amount: in ``currency``, positive when the cash grew.
+        cash: afterwards.
+        occurred_at: UTC.
+    """
+
+    TYPE: ClassVar[str] = "broker.cash.transferred"
+
+    account_id: str
+    user_id: str
+    offset: int
+    transfer_id: str
+    amount: Decimal
+    cash: Decimal
+    currency: str
+    occurred_at: datetime
+
+
+class _Message(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class TransferOrder(_Message):
+    """What wallet asks of one transfer; every step repeats the whole of it.
+
+    Attributes:
+        account_id: the trading account.
+        user_id: whose it must be.
+        book: of both ends.
+        amount_minor: positive, in units of 10^-scale.
+    """
+
+    direction: TransferDirection
+    account_id: str
+    user_id: str
+    book: str
+    currency: str
+    scale: int
+    amount_minor: int
+
+
+class TransferAnswer(_Message):
+    """Where a transfer stands on the trading account's side, for good once it isn't ``held``.
+
+    Attributes:
+        state: ``credited`` and ``refused`` end a transfer in, ``captured`` and ``voided`` one out;
+            ``refused`` and ``voided`` also stand for a transfer that never arrived and never will.
+    """
+
+    transfer_id: str
+    state: Literal["credited", "refused", "held", "captured", "voided"]
+
+
+class TransferStates(_Message):
+    """The broker's half of the money between the two ledgers, from one snapshot.
+
+    Attributes:
+        clearing_minor: balance of the clearing account by ``book:currency``, credit positive.
+        states: of the transfers asked for; unknown ones are absent.
+    """
+
+    clearing_minor: dict[str, int]
+    states: dict[str, str]
+
+
+class CashAnswer(_Message):
+    """Whose a trading account is and what may leave it.
+
+    Attributes:
+        withdrawable_minor: in units of 10^-scale.
+    """
+
+    account_id: str
+    user_id: str
+    book: str
+    currency: str
+    scale: int
+    withdrawable_minor: int

@@ -40,3 +40,33 @@ class EntryPosted(Event):
     balance_minor: int
     reference: str | None
     occurred_at: datetime
+
+
+class TransferClosed(Event):
+    """A transfer between a wallet and a trading account ended; the key is the wallet.
+
+    Attributes:
+        transfer_id: the transfer.
+        account_id: the trading account at the other end.
+        direction: `to_account` or `to_wallet`.
+        scale: decimals of one minor unit of the currency.
+        amount_minor: positive, in minor units.
+        state: `completed`, or with nothing moved `failed` or `expired`.
+        failure_code: why nothing moved; None where it did.
+        closed_at: UTC.
+    """
+
+    TYPE: ClassVar[str] = "wallet.transfer.closed"
+
+    transfer_id: str
+    wallet_id: str
+    user_id: str
+    account_id: str
+    direction: str
+    book: str
+    currency: str
+    scale: int
+    amount_minor: int
+    state: str
+    failure_code: str | None
+    closed_at: datetime

@@ -89,6 +89,17 @@ class StatementLine:
 
 
 @dataclass(frozen=True, slots=True)
+class AccountTotals:
+    """Debits and credits of every account of one type, book and currency, in minor units."""
+
+    type: AccountType
+    book: Book
+    currency: Currency
+    debit_minor: int
+    credit_minor: int
+
+
+@dataclass(frozen=True, slots=True)
 class LinePosition:
     """Where a page of statement lines ended; the next page begins below it."""
 
@@ -484,6 +495,30 @@ class Ledger:
             )
             for row in rows
         }
+
+    async def sum_by_type(self, transaction: LedgerTransaction) -> list[AccountTotals]:
+        """Sum the postings by account type, book and currency; house accounts included."""
+        postings, accounts = self._tables.postings, self._tables.accounts
+        key = (accounts.c.type, accounts.c.book, accounts.c.currency, accounts.c.scale)
+        rows = await transaction.all(
+            select(*key, postings.c.side, *_split_sum(postings.c.amount_minor))
+            .join_from(postings, accounts, postings.c.account_id == accounts.c.account_id)
+            .group_by(*key, postings.c.side)
+        )
+        sums: dict[tuple[str, str, str, int], dict[Side, int]] = {}
+        for row in rows:
+            found = sums.setdefault((row.type, row.book, row.currency, row.scale), {})
+            found[Side(row.side)] = joined_sum(row)
+        return [
+            AccountTotals(
+                type=AccountType(type_),
+                book=Book(book),
+                currency=Currency(code, scale),
+                debit_minor=found.get(Side.DEBIT, 0),
+                credit_minor=found.get(Side.CREDIT, 0),
+            )
+            for (type_, book, code, scale), found in sorted(sums.items())
+        ]
 
     async def _lock_for(
         self, transaction: LedgerTransaction, entry: Entry

@@ -13,11 +13,16 @@ TradingError
 │   ├── InstrumentNotTradableError    the ticket names a symbol that is only for charts
 │   ├── ClientOrderIdReusedError      the id belongs to another ticket
 │   ├── LeverageInvalidError          outside what the house offers for the instrument
-│   └── AccountCurrencyError          no account is kept in that currency
+│   ├── AccountCurrencyError          no account is kept in that currency
+│   ├── TransferDiffersError          the transfer's id belongs to another transfer
+│   ├── TransferBooksError            demo and funded money never mix
+│   └── TransferCurrencyError         the account keeps another currency
 ├── ConflictError
+│   ├── TransferStateError            the transfer's state doesn't allow the step
 │   └── OrderClosedError              filled, canceled, expired or rejected before
 ├── DeniedError
 │   ├── InsufficientMarginError       the account can't carry the order
+│   ├── InsufficientCashError         less may leave the account than the transfer takes
 │   ├── ReduceOnlyError               there is nothing that the order could reduce
 │   ├── PriceBandError                a price is too far from the market
 │   ├── PositionLimitError            the position would be larger than the house allows
@@ -85,6 +90,11 @@ class BrokerErrorCode(ErrorCode):
     INSTRUMENT_NOT_FOUND = "broker.instrument.not_found"
     MARKET_CLOSED = "broker.market.closed"
     MARKET_UNAVAILABLE = "broker.market.unavailable"
+    TRANSFER_BOOKS_DIFFER = "broker.transfer.books_differ"
+    TRANSFER_CURRENCY_DIFFERS = "broker.transfer.currency_differs"
+    TRANSFER_DIFFERS = "broker.transfer.exists_with_different_body"
+    TRANSFER_INSUFFICIENT_CASH = "broker.transfer.insufficient_cash"
+    TRANSFER_STATE = "broker.transfer.state_does_not_allow"
 
 
 class OrderRefusedError(TradingError):
@@ -327,3 +337,41 @@ class MarketUnavailableError(UnavailableError):
 
     code: ClassVar[ErrorCode] = BrokerErrorCode.MARKET_UNAVAILABLE
     title: ClassVar[str] = "Market data unavailable"
+
+
+class TransferDiffersError(InvalidInputError):
+    """A transfer with this id exists and says something else; `errors` names the fields."""
+
+    code: ClassVar[ErrorCode] = BrokerErrorCode.TRANSFER_DIFFERS
+    title: ClassVar[str] = "A transfer with this id exists with another body"
+
+
+class TransferBooksError(InvalidInputError):
+    """One end is demo, the other funded."""
+
+    code: ClassVar[ErrorCode] = BrokerErrorCode.TRANSFER_BOOKS_DIFFER
+    title: ClassVar[str] = "Demo and funded money don't mix"
+
+
+class TransferCurrencyError(InvalidInputError):
+    """The trading account keeps its cash in another currency."""
+
+    code: ClassVar[ErrorCode] = BrokerErrorCode.TRANSFER_CURRENCY_DIFFERS
+    title: ClassVar[str] = "The account has another currency"
+
+
+class TransferStateError(ConflictError):
+    """The transfer stands where the step can't be done; it is closed, or never began."""
+
+    code: ClassVar[ErrorCode] = BrokerErrorCode.TRANSFER_STATE
+    title: ClassVar[str] = "The transfer's state doesn't allow this"
+
+
+class InsufficientCashError(DeniedError):
+    """Less may leave the account than asked for.
+
+    Context: ``required``, ``available`` (decimal text) and ``currency``.
+    """
+
+    code: ClassVar[ErrorCode] = BrokerErrorCode.TRANSFER_INSUFFICIENT_CASH
+    title: ClassVar[str] = "Not enough withdrawable cash"

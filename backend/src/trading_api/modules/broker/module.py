@@ -10,6 +10,7 @@ from trading_api.contracts.broker import (
     AccountOpened,
     AccountReset,
     AccountRestricted,
+    CashTransferred,
     ExecutionRecorded,
     MarginCalled,
     OrderAccepted,
@@ -24,6 +25,7 @@ from trading_api.ledger.engine import Ledger
 from trading_api.modules.broker import tables
 from trading_api.modules.broker.adapters.market import DatafeedInstruments, DatafeedQuotes
 from trading_api.modules.broker.adapters.paper_venue import PaperModel, PaperVenue
+from trading_api.modules.broker.api import internal_transfers
 from trading_api.modules.broker.api import v1 as api_v1
 from trading_api.modules.broker.api.internal import build_internal_router
 from trading_api.modules.broker.consumers import (
@@ -58,8 +60,10 @@ from trading_api.modules.broker.service.marks import MarkService
 from trading_api.modules.broker.service.resets import ResetService
 from trading_api.modules.broker.service.retention import RetentionService
 from trading_api.modules.broker.service.risk import RiskGate
+from trading_api.modules.broker.service.transfers import TransferService
 from trading_api.modules.broker.settings import BrokerSettings
 from trading_api.modules.broker.ws import v1 as ws_v1
+from trading_api.runtime.crash import crash_points
 from trading_api.runtime.database import Idempotency, Inbox, Leases, Outbox
 from trading_api.runtime.http.cursors import Cursors
 from trading_api.runtime.module import (
@@ -97,6 +101,7 @@ class BrokerModule(Module):
             ExecutionRecorded,
             MarginCalled,
             StoppedOut,
+            CashTransferred,
         ),
         consumes=(UserRegistered,),
         has_websocket=True,
@@ -189,6 +194,12 @@ class BrokerModule(Module):
             quotes=self._quotes,
             renew=context.hub.reset,
         )
+        transfers = TransferService(
+            database=database,
+            books=books,
+            risk=risk,
+            crash_point=crash_points(context.environ, context.settings),
+        )
         matching = MatchingLoop(self._matching, self._quotes, clock=clock)
         equity = EquityFeed(
             self._reports,
@@ -231,6 +242,10 @@ class BrokerModule(Module):
             load_secret_key(context.settings.secrets_directory, context.environ),
             purpose="broker.lists",
         )
+        absolute = build_internal_router(
+            marks=MarkService(database=database, repository=MarkRepository())
+        )
+        absolute.include(internal_transfers.build_router(transfers, clock=clock), prefix="")
         return ModuleParts(
             routers={
                 "v1": api_v1.build_router(
@@ -245,9 +260,7 @@ class BrokerModule(Module):
                     cursors=cursors,
                 )
             },
-            absolute=build_internal_router(
-                marks=MarkService(database=database, repository=MarkRepository())
-            ),
+            absolute=absolute,
             channels={
                 "v1": ws_v1.build_channels(accounts=accounts, reports=self._reports, clock=clock)
             },

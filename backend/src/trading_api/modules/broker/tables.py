@@ -207,6 +207,32 @@ positions = sa.Table(
     sa.CheckConstraint("brackets IS NULL OR signed_quantity <> 0", name="flat_needs_no_brackets"),
 )
 
+transfers = sa.Table(
+    "transfers",
+    metadata,
+    sa.Column("transfer_id", Id, primary_key=True),
+    # Not a foreign key: a refused transfer may name an account that never was.
+    sa.Column("account_id", Id, nullable=False),
+    sa.Column("user_id", Id, nullable=False),
+    sa.Column("book", sa.Text, nullable=False),
+    sa.Column("direction", sa.Text, nullable=False),
+    sa.Column("currency", sa.Text, nullable=False),
+    sa.Column("scale", sa.SmallInteger, nullable=False),
+    sa.Column("amount_minor", Minor, nullable=False),
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("created_at_us", Instant, nullable=False),
+    sa.Column("closed_at_us", Instant),
+    sa.CheckConstraint("amount_minor > 0", name="amount_positive"),
+    sa.CheckConstraint("book IN ('demo', 'funded')", name="book_known"),
+    sa.CheckConstraint(
+        "(direction = 'in' AND state IN ('credited', 'refused'))"
+        " OR (direction = 'out' AND state IN ('held', 'captured', 'voided'))",
+        name="state_of_direction",
+    ),
+    sa.CheckConstraint("(state = 'held') = (closed_at_us IS NULL)", name="closed"),
+    sa.Index("ix_transfers_account_id", "account_id"),
+)
+
 account_events = sa.Table(
     "account_events",
     metadata,

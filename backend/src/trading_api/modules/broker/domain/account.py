@@ -101,6 +101,7 @@ class Valuation:
         realized_minor: what closing has earned over all time, before commission.
         commission_minor: what all fills have cost.
         financing_minor: what holding overnight has cost.
+        held_minor: what transfers out hold back until they are through.
     """
 
     cash_minor: int
@@ -110,6 +111,7 @@ class Valuation:
     realized_minor: int
     commission_minor: int
     financing_minor: int = 0
+    held_minor: int = 0
 
     @property
     def equity_minor(self) -> int:
@@ -118,18 +120,22 @@ class Valuation:
 
     @property
     def available_minor(self) -> int:
-        """Return what new orders may use: equity less margin and reservations; may be negative."""
-        return self.equity_minor - self.margin_minor - self.reserved_minor
+        """Return what new orders may use: equity less all that is bound; may be negative."""
+        return self.equity_minor - self.margin_minor - self.reserved_minor - self.held_minor
 
     @property
     def withdrawable_minor(self) -> int:
         """Return what may leave: open profits can't, open losses hold back."""
         usable = min(self.cash_minor, self.equity_minor)
-        return max(0, usable - self.margin_minor - self.reserved_minor)
+        return max(0, usable - self.margin_minor - self.reserved_minor - self.held_minor)
 
 
 def compute_valuation(
-    *, cash_minor: int, positions: Iterable[Position], quotes: Mapping[str, Quote]
+    *,
+    cash_minor: int,
+    positions: Iterable[Position],
+    quotes: Mapping[str, Quote],
+    held_minor: int = 0,
 ) -> Valuation:
     """Return what an account is worth; a position without a quote stands at its last fill."""
     unrealized = margin = reserved = realized = commission = financing = 0
@@ -143,4 +149,13 @@ def compute_valuation(
             realized += position.realized_minor
             commission += position.commission_minor
             financing += position.financing_minor
-    return Valuation(cash_minor, unrealized, margin, reserved, realized, commission, financing)
+    return Valuation(
+        cash_minor=cash_minor,
+        unrealized_minor=unrealized,
+        margin_minor=margin,
+        reserved_minor=reserved,
+        realized_minor=realized,
+        commission_minor=commission,
+        financing_minor=financing,
+        held_minor=held_minor,
+    )

@@ -21,6 +21,7 @@ Each check has the id of the invariant it proves:
 * P2 cash is the opening balance, all results and all commissions, to the cent
 * P2 financing of an instrument is what was posted for it
 * P4 results and closed quantities of every execution follow from those before it
+* T1, T2 transfers agree with the ledger, see `repository.transfers`
 * L… the ledger's own proofs
 """
 
@@ -50,6 +51,7 @@ from trading_api.modules.broker.domain.order import (
 )
 from trading_api.modules.broker.domain.position import Position, add_results, apply_fill
 from trading_api.modules.broker.repository import rows
+from trading_api.modules.broker.repository.transfers import check_transfers
 from trading_api.runtime.database import Transaction
 
 __all__ = ["Violation", "check_broker"]
@@ -66,6 +68,7 @@ async def check_broker(transaction: Transaction) -> list[Violation]:
     Reads each account whole, one after the other; run it on a snapshot.
     """
     found = await check_ledger(transaction, tables.ledger)
+    found += await check_transfers(transaction)
     accounts = tables.accounts
     for row in await transaction.all(sa.select(accounts).order_by(accounts.c.account_id)):
         found += await _check_account(transaction, row._mapping)

@@ -70,6 +70,7 @@ class HouseAccounts:
 
     cash: LedgerAccount
     external: LedgerAccount
+    clearing: LedgerAccount
     pnl: LedgerAccount
     commission: LedgerAccount
     financing: LedgerAccount
@@ -86,6 +87,7 @@ class HouseAccounts:
             # Fills, financing and liquidation always post, so cash may go below zero.
             cash=customer_account(account_id, currency, book=book, allows_negative=True),
             external=house_account(AccountType.EXTERNAL, currency, book=book),
+            clearing=house_account(AccountType.CLEARING, currency, book=book, name="wallet"),
             pnl=house("pnl"),
             commission=house("commission"),
             financing=house("financing"),
@@ -97,6 +99,7 @@ class HouseAccounts:
         return [
             self.cash,
             self.external,
+            self.clearing,
             self.pnl,
             self.commission,
             self.financing,
@@ -211,6 +214,13 @@ class Desk:
         else:
             self.orders.pop(order.order_id, None)
         self._symbols.add(order.symbol)
+
+    async def load_held(self) -> int:
+        """Return what transfers out hold of the cash, in minor units."""
+        balance = await self.books.ledger.get_balance(
+            self.transaction, self.account.cash_account_id
+        )
+        return balance.held.minor
 
     def record(self, subject: Subject) -> int:
         """Append an event and return its number."""

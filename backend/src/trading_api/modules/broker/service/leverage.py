@@ -172,6 +172,7 @@ class LeverageService:
             cash_minor=await desk.load_cash(),
             positions=desk.positions.values(),
             quotes=newest(self._quotes.find, desk.positions.values()),
+            held_minor=await desk.load_held(),
         )
 
     def _info(self, instrument: Instrument, account: Account) -> LeverageInfo:

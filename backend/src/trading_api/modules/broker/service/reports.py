@@ -106,7 +106,10 @@ class ReportService:
         return AccountReport(
             account=account,
             valuation=compute_valuation(
-                cash_minor=cash.total.minor, positions=found, quotes=quotes
+                cash_minor=cash.total.minor,
+                positions=found,
+                quotes=quotes,
+                held_minor=cash.held.minor,
             ),
             positions=tuple(each for each in found if not each.is_flat),
             quotes=quotes,

@@ -110,6 +110,7 @@ class RiskGate:
             cash_minor=await desk.load_cash(),
             positions=desk.positions.values(),
             quotes=newest(self._quotes.find, desk.positions.values()),
+            held_minor=await desk.load_held(),
         )
 
     async def is_carried(self, desk: Desk, order: Order) -> bool:

@@ -1,6 +1,7 @@
 """A migrated wallet database of each kind, and the service on it."""
 
 from collections.abc import AsyncIterator, Callable
+from typing import Any
 
 import httpx
 import pytest
@@ -9,11 +10,22 @@ from trading_api.kernel.ids import UuidV7Ids
 from trading_api.modules.wallet import tables
 from trading_api.modules.wallet.adapters.manual_rail import ManualRail
 from trading_api.modules.wallet.adapters.sandbox_rail import SandboxRail
-from trading_api.modules.wallet.api.v1 import build_router
-from trading_api.modules.wallet.ports import PaymentRail
+from trading_api.modules.wallet.api.v1 import Services, build_router
+from trading_api.modules.wallet.domain import WalletLimits
+from trading_api.modules.wallet.ports import PaymentRail, RateSource, TradingAccounts
 from trading_api.modules.wallet.repository import WalletRepository
-from trading_api.modules.wallet.service import WakeStream, WalletService
+from trading_api.modules.wallet.service import (
+    ExchangeService,
+    OperationsService,
+    StatementService,
+    Till,
+    TransferService,
+    WakeStream,
+    WalletService,
+    WithdrawalPolicy,
+)
 from trading_api.modules.wallet.settings import WalletSettings
+from trading_api.modules.wallet.tests.builders import FakeAccounts, FakeRates
 from trading_api.runtime.database import Database, Idempotency, Inbox, Outbox
 from trading_api.runtime.database.migrations import Migrations, upgrade
 from trading_api.runtime.http.cursors import Cursors
@@ -53,21 +65,70 @@ def wakes() -> Wakes:
     return Wakes()
 
 
-def make_service(
-    database: Database, clock: FixedClock, wakes: WakeStream, rail: PaymentRail
-) -> WalletService:
-    ids = UuidV7Ids()
-    return WalletService(
+def make_services(
+    database: Database,
+    clock: FixedClock,
+    wakes: WakeStream,
+    rail: PaymentRail | None = None,
+    *,
+    accounts: TradingAccounts | None = None,
+    rates: RateSource | None = None,
+    limits: WalletLimits | None = None,
+    policy: WithdrawalPolicy | None = None,
+    crash_point: Callable[[str], None] = lambda _point: None,
+    fee_ppm: int = 0,
+) -> Services:
+    ids, rail = UuidV7Ids(), rail or SandboxRail()
+    idempotency = Idempotency(tables.idempotency_table, clock=clock)
+    limits = limits or WalletLimits()
+    till = Till(
         database=database,
         repository=WalletRepository(),
         outbox=Outbox(tables.outbox_table, producer="wallet", ids=ids, clock=clock),
-        inbox=Inbox(tables.inbox_table),
-        idempotency=Idempotency(tables.idempotency_table, clock=clock),
         ids=ids,
-        rail=rail,
+        book=rail.book,
         currencies=WalletSettings().known_currencies(),
         wake=wakes,
     )
+    transfers = TransferService(
+        till=till,
+        accounts=accounts or FakeAccounts(),
+        idempotency=idempotency,
+        limits=limits,
+        clock=clock,
+        crash_point=crash_point,
+    )
+    return Services(
+        wallets=WalletService(
+            till=till,
+            inbox=Inbox(tables.inbox_table),
+            idempotency=idempotency,
+            rail=rail,
+            limits=limits,
+            policy=policy or WithdrawalPolicy(),
+        ),
+        transfers=transfers,
+        exchange=ExchangeService(
+            till=till,
+            rates=rates or FakeRates(clock),
+            idempotency=idempotency,
+            limits=limits,
+            fee_ppm=fee_ppm,
+        ),
+        statements=StatementService(till=till),
+        operations=OperationsService(till=till, transfers=transfers),
+    )
+
+
+@pytest.fixture
+def services(database: Database, clock: FixedClock, wakes: Wakes) -> Services:
+    return make_services(database, clock, wakes)
+
+
+def make_service(
+    database: Database, clock: FixedClock, wakes: WakeStream, rail: PaymentRail
+) -> WalletService:
+    return make_services(database, clock, wakes, rail).wallets
 
 
 @pytest.fixture
@@ -97,15 +158,16 @@ async def client_of(
         roles=(),
         rail: PaymentRail | None = None,
         module: str | None = None,
+        **parts: Any,
     ) -> httpx.AsyncClient:
-        service = make_service(database, clock, wakes, rail or SandboxRail())
+        services = make_services(database, clock, wakes, rail, **parts)
         cursors = Cursors(b"secret", purpose="wallet.transactions")
         token = None
         if module is not None:
             token = ServiceTokens(settings=settings, module=module, clock=clock).token()
         elif user_id is not None:
             token = access_token(settings, clock, user_id=user_id, scopes=scopes, roles=roles)
-        router = build_router(service, clock=clock, cursors=cursors)
+        router = build_router(services, clock=clock, cursors=cursors)
         made = client_of_router(router, prefix=PREFIX, settings=settings, clock=clock, token=token)
         clients.append(made)
         return made

@@ -39,6 +39,7 @@ async def test_wallet_when_new_then_empty_with_and_without_slash(client):
         "lifetime_deposits": "0.00",
         "lifetime_fees": "0.00",
         "created_at": "2026-03-02T14:30:00Z",
+        "frozen": False,
     }
 
 

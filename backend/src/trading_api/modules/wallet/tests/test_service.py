@@ -81,13 +81,13 @@ async def dump(database) -> list[tuple[object, ...]]:
         ]
 
 
-async def test_wallet_when_first_asked_for_then_opened_empty_in_the_demo_book(service):
+async def test_wallet_when_first_asked_for_then_opened_empty_in_the_demo_book(services, service):
     summary = await service.get_summary(user_id=ALICE, currency=None, now=NOW)
     assert summary.wallet.book == "demo"
     assert await balances(service) == {"USD": ("0.00", "0.00", "0.00")}
     again = await service.get_summary(user_id=ALICE, currency=None, now=NOW)
     assert again.wallet == summary.wallet
-    assert await service.verify() == []
+    assert await services.operations.verify() == []
 
 
 async def test_wallet_when_registration_is_told_twice_then_opened_once(service, database):
@@ -105,7 +105,9 @@ async def test_wallet_when_opened_by_ten_at_once_then_one(service):
     assert len({summary.wallet.wallet_id for summary in summaries}) == 1
 
 
-async def test_deposit_when_settled_then_balance_fact_and_stream_agree(service, database, wakes):
+async def test_deposit_when_settled_then_balance_fact_and_stream_agree(
+    services, service, database, wakes
+):
     receipt = await deposit(service, "100.5")
     assert (str(receipt.amount), str(receipt.running_balance)) == ("100.50", "100.50")
     assert (receipt.state, receipt.sequence) == (FundingState.SETTLED, 1)
@@ -124,7 +126,7 @@ async def test_deposit_when_settled_then_balance_fact_and_stream_agree(service, 
     assert events[0].line.entry_id == receipt.entry_id
     assert wallet.last_event_sequence == 2
     assert wakes.seen == [(f"wallet:{ALICE}", 2)]
-    assert await service.verify() == []
+    assert await services.operations.verify() == []
 
 
 async def test_withdrawal_when_covered_then_taken_else_refused_without_a_trace(service, database):
@@ -165,12 +167,12 @@ async def test_deposit_when_amount_is_bad_then_named_and_no_trace(
     assert await dump(database) == before
 
 
-async def test_deposit_when_largest_amount_then_exact(service):
+async def test_deposit_when_largest_amount_then_exact(services, service):
     receipt = await deposit(service, "10000000000000.00")
     assert str(receipt.running_balance) == "10000000000000.00"
     bitcoin = await deposit(service, "0.00000001", currency="BTC")
     assert str(bitcoin.running_balance) == "0.00000001"
-    assert await service.verify() == []
+    assert await services.operations.verify() == []
 
 
 async def test_request_when_repeated_with_key_then_first_receipt_and_one_effect(service, database):
@@ -195,7 +197,7 @@ async def test_request_when_50_repeat_at_once_then_one_effect(service):
     assert await balances(service) == {"USD": ("10.00", "0.00", "10.00")}
 
 
-async def test_withdrawals_when_100_race_for_100_then_exactly_ten_of_ten(service):
+async def test_withdrawals_when_100_race_for_100_then_exactly_ten_of_ten(services, service):
     await deposit(service, "100")
     outcomes = await asyncio.gather(
         *(withdraw(service, "10", key=f"w{number}") for number in range(100)),
@@ -209,7 +211,7 @@ async def test_withdrawals_when_100_race_for_100_then_exactly_ten_of_ten(service
         *(f"{number}0.00" if number else "0.00" for number in range(10)),
         "100.00",
     ]
-    assert await service.verify() == []
+    assert await services.operations.verify() == []
 
 
 async def test_transactions_when_paged_over_currencies_then_each_line_once(service, clock):
@@ -250,7 +252,7 @@ async def test_users_when_two_then_neither_sees_the_other(service):
     assert events == []
 
 
-async def test_manual_deposit_when_settled_then_posted_once(manual_service):
+async def test_manual_deposit_when_settled_then_posted_once(services, manual_service):
     receipt = await deposit(manual_service, "50", key="d1")
     assert (receipt.state, receipt.entry_id) == (FundingState.PENDING, None)
     assert (await deposit(manual_service, "50", key="d1")).funding_id == receipt.funding_id
@@ -269,10 +271,12 @@ async def test_manual_deposit_when_settled_then_posted_once(manual_service):
         await manual_service.settle_funding(funding_id="fnd_x", operator_id="usr_op", now=NOW)
     summary = await manual_service.get_summary(user_id=ALICE, currency="USD", now=NOW)
     assert (summary.wallet.book, str(summary.lifetime_deposits)) == ("funded", "50.00")
-    assert await manual_service.verify() == []
+    assert await services.operations.verify() == []
 
 
-async def test_manual_withdrawal_when_refused_or_settled_then_hold_ends(manual_service, wakes):
+async def test_manual_withdrawal_when_refused_or_settled_then_hold_ends(
+    services, manual_service, wakes
+):
     first = await deposit(manual_service, "50")
     await manual_service.settle_funding(funding_id=first.funding_id, operator_id="op", now=NOW)
     one = await withdraw(manual_service, "30")
@@ -294,17 +298,17 @@ async def test_manual_withdrawal_when_refused_or_settled_then_hold_ends(manual_s
         *("5.00", "5.00"),
     ]
     assert wakes.seen[-1] == (f"wallet:{ALICE}", wallet.last_event_sequence)
-    assert await manual_service.verify() == []
+    assert await services.operations.verify() == []
 
 
-async def test_verify_when_a_stream_event_is_missing_then_found(service, database):
+async def test_verify_when_a_stream_event_is_missing_then_found(services, service, database):
     await deposit(service, "5")
     async with database.transaction() as transaction:
         await transaction.execute(text("DELETE FROM wallet.wallet_events WHERE kind = 'entry'"))
-    assert {violation.id for violation in await service.verify()} == {"W1", "W2"}
+    assert {violation.id for violation in await services.operations.verify()} == {"W1", "W2"}
 
 
-async def test_verify_when_a_balance_is_edited_then_found(service, database):
+async def test_verify_when_a_balance_is_edited_then_found(services, service, database):
     await deposit(service, "5")
     async with database.transaction() as transaction:
         await transaction.execute(
@@ -312,4 +316,4 @@ async def test_verify_when_a_balance_is_edited_then_found(service, database):
             .values(balance_minor=501)
             .where(tables.ledger.accounts.c.is_customer)
         )
-    assert {violation.id for violation in await service.verify()} == {"L3"}
+    assert {violation.id for violation in await services.operations.verify()} == {"L3"}

@@ -1,7 +1,7 @@
-"""Wallet channels v1: `balances` and `transactions` of the caller's own wallet.
+"""Wallet channels v1: `balances`, `transactions` and `transfers` of the caller's own wallet.
 
-Both are views of one gapless stream, `wallet:<user id>`: an entry is two events, the line and then
-the balance after it; a hold is one, the balance.
+All are views of one gapless stream, `wallet:<user id>`: an entry is two events, the line and then
+the balance after it; a hold is one, the balance; a step of a transfer is one.
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,13 @@ from trading_api.kernel.clock import Clock
 from trading_api.kernel.errors import PermissionDeniedError
 from trading_api.modules.wallet.domain import Wallet
 from trading_api.modules.wallet.repository import WalletEvent
-from trading_api.modules.wallet.schemas import BalanceView, EntryView, NoParameters, wire
+from trading_api.modules.wallet.schemas import (
+    BalanceView,
+    EntryView,
+    NoParameters,
+    TransferView,
+    wire,
+)
 from trading_api.modules.wallet.service import WalletService, stream_of
 from trading_api.runtime.http import Access
 from trading_api.runtime.http.wire import RequestModel
@@ -25,6 +31,7 @@ SNAPSHOT_LINES = 50
 
 BALANCES = "balances"
 TRANSACTIONS = "transactions"
+TRANSFERS = "transfers"
 
 
 class _WalletChannel(EventChannel[NoParameters]):
@@ -83,11 +90,30 @@ class TransactionsChannel(_WalletChannel):
         return Snapshot(payload, view.wallet.epoch, view.wallet.last_event_sequence)
 
 
+class TransfersChannel(_WalletChannel):
+    """Transfers to and from trading accounts; each update is one transfer's new state."""
+
+    route: ClassVar[str] = TRANSFERS
+    update: ClassVar[type[BaseModel]] = TransferView
+
+    async def snapshot(self, principal: Principal, params: NoParameters) -> Snapshot:
+        """Return the newest transfers, newest first."""
+        view = await self._service.view(
+            user_id=principal.user_id,
+            line_count=0,
+            transfer_count=SNAPSHOT_LINES,
+            now=self._clock.now(),
+        )
+        payload = [wire(TransferView.of(each)) for each in view.transfers]
+        return Snapshot(payload, view.wallet.epoch, view.wallet.last_event_sequence)
+
+
 def build_channels(service: WalletService, *, clock: Clock) -> Sequence[Channel[Any]]:
     """Declare the channels of v1."""
     return [
         BalancesChannel(service, clock=clock),
         TransactionsChannel(service, clock=clock),
+        TransfersChannel(service, clock=clock),
     ]
 
 
@@ -95,4 +121,6 @@ def _event_of(wallet: Wallet, event: WalletEvent) -> StreamEvent:
     if event.line is not None:
         line = EntryView.of_line(event.line, wallet_id=wallet.wallet_id)
         return StreamEvent(event.sequence, TRANSACTIONS, wire(line))
+    if event.transfer is not None:
+        return StreamEvent(event.sequence, TRANSFERS, wire(TransferView.of(event.transfer)))
     return StreamEvent(event.sequence, BALANCES, wire(BalanceView.of(event.balance)))

@@ -25,8 +25,11 @@ from trading_api.ledger.domain import (
 from trading_api.modules.wallet.errors import (
     AmountNotExactError,
     AmountNotPositiveError,
+    CoolingOffError,
     CurrencyNotSupportedError,
     FundingClosedError,
+    FundingUnconfirmedError,
+    WalletFrozenError,
 )
 
 BASE_CURRENCY_CODE: Final = "USD"
@@ -45,11 +48,23 @@ class FundingKind(StrEnum):
 
 
 class FundingState(StrEnum):
-    """Pending until the rail's other end is known; then closed, once."""
+    """Open until the rail's other end is known; then closed, once."""
 
+    UNCONFIRMED = "unconfirmed"
+    """A withdrawal that its customer has yet to confirm."""
     PENDING = "pending"
     SETTLED = "settled"
     REFUSED = "refused"
+    """By an operator."""
+    CANCELED = "canceled"
+    """By its customer, before it was confirmed or settled."""
+    EXPIRED = "expired"
+    """Not confirmed in time."""
+
+    @property
+    def is_open(self) -> bool:
+        """Tell whether the money may still move."""
+        return self in (FundingState.UNCONFIRMED, FundingState.PENDING)
 
 
 class WalletEventKind(StrEnum):
@@ -57,6 +72,7 @@ class WalletEventKind(StrEnum):
 
     ENTRY = "entry"
     BALANCE = "balance"
+    TRANSFER = "transfer"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +86,7 @@ class Wallet:
         epoch: Changes when the event stream starts anew (restore, reset).
         last_event_sequence: Of the newest event of its stream, 0 before the first.
         created_at: UTC.
+        frozen_at: Since when its customer may move nothing, UTC; None while it isn't frozen.
     """
 
     wallet_id: str
@@ -78,6 +95,18 @@ class Wallet:
     epoch: str
     last_event_sequence: int
     created_at: datetime
+    frozen_at: datetime | None = None
+
+    def ensure_active(self) -> None:
+        """Refuse what a customer asks of a frozen wallet.
+
+        Raises:
+            WalletFrozenError: An operator froze it.
+        """
+        if self.frozen_at is not None:
+            raise WalletFrozenError(
+                "this wallet is frozen; ask the operator", since=self.frozen_at.isoformat()
+            )
 
     def account(self, currency: Currency) -> LedgerAccount:
         """Describe the wallet's ledger account of a currency; it never goes below zero."""
@@ -112,7 +141,10 @@ class Funding:
         rail: The rail's name.
         hold_id: Of a withdrawal: what reserves the amount until it is closed.
         entry_id: The ledger entry once settled.
-        closed_by: The operator who settled or refused it.
+        closed_by: The operator who settled or refused it, the customer who canceled it.
+        destination: Where a withdrawal goes, in the rail's words; None where none was named.
+        not_before: A withdrawal to a new destination settles no sooner, UTC; None for at once.
+        confirm_by: While unconfirmed: until when its customer may confirm, UTC.
     """
 
     funding_id: str
@@ -128,14 +160,43 @@ class Funding:
     entry_id: str | None = None
     closed_at: datetime | None = None
     closed_by: str | None = None
+    destination: str | None = None
+    not_before: datetime | None = None
+    confirm_by: datetime | None = None
+
+    def confirm(self, now: datetime) -> "Funding":
+        """Let it go its way; a repeat changes nothing.
+
+        Raises:
+            FundingClosedError: It was closed, or the time to confirm is over.
+        """
+        self.ensure_open()
+        if self.state is FundingState.PENDING:
+            return self
+        if self.confirm_by is not None and now >= self.confirm_by:
+            raise self._closed("expired")
+        return replace(self, state=FundingState.PENDING)
 
     def settle(self, *, entry_id: str, operator_id: str, now: datetime) -> "Funding":
         """Close it with the money moved.
 
         Raises:
             FundingClosedError: It was closed before.
+            FundingUnconfirmedError: Its customer has not confirmed it.
+            CoolingOffError: Its destination is too new.
         """
-        self._ensure_pending()
+        self.ensure_open()
+        if self.state is FundingState.UNCONFIRMED:
+            raise FundingUnconfirmedError(
+                "the customer has not confirmed this withdrawal", funding_id=self.funding_id
+            )
+        if self.not_before is not None and now < self.not_before:
+            until = self.not_before.isoformat()
+            raise CoolingOffError(
+                f"the destination is new; it may be paid from {until} on",
+                funding_id=self.funding_id,
+                until=until,
+            )
         return replace(
             self,
             state=FundingState.SETTLED,
@@ -150,16 +211,34 @@ class Funding:
         Raises:
             FundingClosedError: It was closed before.
         """
-        self._ensure_pending()
+        self.ensure_open()
         return replace(self, state=FundingState.REFUSED, closed_at=now, closed_by=operator_id)
 
-    def _ensure_pending(self) -> None:
-        if self.state is not FundingState.PENDING:
-            raise FundingClosedError(
-                f"this {self.kind.value.lower()} was {self.state.value} before",
-                funding_id=self.funding_id,
-                state=self.state.value,
-            )
+    def cancel(self, *, by: str, now: datetime) -> "Funding":
+        """Close it at its customer's wish; errors as `refuse`."""
+        self.ensure_open()
+        return replace(self, state=FundingState.CANCELED, closed_at=now, closed_by=by)
+
+    def expire(self, now: datetime) -> "Funding":
+        """Close what was not confirmed in time; errors as `refuse`."""
+        self.ensure_open()
+        return replace(self, state=FundingState.EXPIRED, closed_at=now)
+
+    def ensure_open(self) -> None:
+        """Refuse to close it twice.
+
+        Raises:
+            FundingClosedError: It was closed before.
+        """
+        if not self.state.is_open:
+            raise self._closed(self.state.value)
+
+    def _closed(self, state: str) -> FundingClosedError:
+        return FundingClosedError(
+            f"this {self.kind.value.lower()} was {state} before",
+            funding_id=self.funding_id,
+            state=state,
+        )
 
 
 @dataclass(frozen=True, slots=True)

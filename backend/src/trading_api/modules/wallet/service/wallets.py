@@ -1,53 +1,73 @@
-"""Use cases of the wallet; each is one atomic unit and returns after its commit.
+"""Wallets, deposits and withdrawals.
 
 Lock order: the idempotency row, the wallet, its ledger accounts by id.
 """
 
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
-from typing import Protocol
 
-from trading_api.contracts.wallet import EntryPosted
 from trading_api.kernel.clock import to_us
 from trading_api.kernel.errors import FieldError
-from trading_api.kernel.ids import IdSource
-from trading_api.kernel.values import Currency, Money
-from trading_api.ledger.checks import Violation, check_ledger
-from trading_api.ledger.domain import Balance, Entry, EntryType, HoldRequest, PostedEntry
+from trading_api.kernel.values import Money
+from trading_api.ledger.domain import Balance, Entry, EntryType, HoldRequest
 from trading_api.ledger.engine import LinePosition, StatementLine
-from trading_api.ledger.errors import InsufficientFundsError as LedgerInsufficientFundsError
 from trading_api.modules.wallet.domain import (
     BASE_CURRENCY_CODE,
     FEE_TYPES,
     Funding,
     FundingKind,
     FundingState,
+    Limits,
     Receipt,
+    Transfer,
     Wallet,
+    WalletLimits,
     WalletSummary,
-    amount_asked,
     currency_asked,
     funding_entry,
     signed,
     world_account,
 )
-from trading_api.modules.wallet.errors import InsufficientFundsError, RangeInvertedError
+from trading_api.modules.wallet.errors import (
+    DestinationMissingError,
+    FundingNotFoundError,
+    RangeInvertedError,
+)
 from trading_api.modules.wallet.ports import PaymentRail
-from trading_api.modules.wallet.repository import WalletEvent, WalletRepository
-from trading_api.runtime.database import Database, Idempotency, Inbox, Outbox, Transaction
+from trading_api.modules.wallet.repository import WalletEvent
+from trading_api.modules.wallet.repository import transfers as transfer_rows
+from trading_api.modules.wallet.service.till import Till, in_wallet_terms, zero_balance
+from trading_api.runtime.database import Idempotency, Inbox, Transaction
 
 CONSUMER = "wallet.open_wallet"
 """Name under which the inbox keeps which registrations opened their wallet."""
 
+SYSTEM = "system"
+"""Who closes what time alone closes."""
 
-class WakeStream(Protocol):
-    """Tells whoever listens that a stream has news up to a sequence."""
+_DUE_MAX = 100
 
-    def __call__(self, stream: str, sequence: int) -> None:
-        """Wake the listeners; never blocks and never raises."""
+
+@dataclass(frozen=True, slots=True)
+class WithdrawalPolicy:
+    """What a withdrawal needs before it leaves.
+
+    Attributes:
+        cooling_off: How long a destination is too new; zero asks for no destination at all.
+        confirm_from: By currency code: from this amount on its customer confirms it separately.
+        confirm_within: How long there is time for that.
+    """
+
+    cooling_off: timedelta = timedelta(0)
+    confirm_from: dict[str, Money] | None = None
+    confirm_within: timedelta = timedelta(minutes=15)
+
+    def needs_confirmation(self, amount: Money) -> bool:
+        """Tell whether an amount is confirmed separately."""
+        least = (self.confirm_from or {}).get(amount.currency.code)
+        return least is not None and not amount < least
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +77,7 @@ class WalletView:
     wallet: Wallet
     balances: tuple[Balance, ...]
     lines: tuple[StatementLine, ...]
+    transfers: tuple[Transfer, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,50 +89,42 @@ class TransactionPage:
     next_position: LinePosition | None
 
 
-def stream_of(user_id: str) -> str:
-    """Return the name of a user's wallet stream."""
-    return f"wallet:{user_id}"
-
-
 class WalletService:
-    """Everything that can be done with wallets.
+    """Everything that a customer can do with deposits, withdrawals and what they left behind.
 
     Args:
+        till: Locks wallets and tells what happened to them.
         rail: The way money comes and goes; its book is the book of the wallets served.
-        currencies: What wallets may hold.
-        wake: Called after each commit that added to a stream.
     """
 
     def __init__(
         self,
         *,
-        database: Database,
-        repository: WalletRepository,
-        outbox: Outbox,
+        till: Till,
         inbox: Inbox,
         idempotency: Idempotency,
-        ids: IdSource,
         rail: PaymentRail,
-        currencies: Sequence[Currency],
-        wake: WakeStream,
+        limits: WalletLimits,
+        policy: WithdrawalPolicy,
     ) -> None:
-        self._database = database
-        self._repository = repository
-        self._ledger = repository.ledger
-        self._outbox = outbox
+        self._till = till
+        self._database = till.database
+        self._repository = till.repository
+        self._ledger = till.ledger
+        self._ids = till.ids
+        self._currencies = till.currencies
         self._inbox = inbox
         self._idempotency = idempotency
-        self._ids = ids
         self._rail = rail
-        self._currencies = tuple(currencies)
-        self._wake = wake
+        self._limits = limits
+        self._policy = policy
 
     async def open_wallet(self, *, user_id: str, event_id: str, now: datetime) -> None:
         """Open a registered user's wallet; takes effect once, however often it is told."""
 
         async def command(transaction: Transaction) -> None:
             if await self._inbox.claim(transaction, consumer=CONSUMER, event_id=event_id):
-                await self._lock_wallet(transaction, user_id, now)
+                await self._till.lock_wallet(transaction, user_id, now)
 
         await self._database.run(command)
 
@@ -129,9 +142,9 @@ class WalletService:
             CurrencyNotSupportedError: Wallets here do not hold that currency.
         """
         only = None if currency is None else currency_asked(currency, self._currencies)
-        await self._ensure_wallet(user_id, now)
+        await self._till.ensure_wallet(user_id, now)
         async with self._database.snapshot() as transaction:
-            wallet = await self._get_wallet(transaction, user_id)
+            wallet = await self._till.get_wallet(transaction, user_id)
             owned = await self._ledger.list_balances(transaction, wallet.wallet_id)
             sums = await self._ledger.sum_changes(
                 transaction, [account.account_id for account, _ in owned]
@@ -143,11 +156,11 @@ class WalletService:
         fees = sum((sums.get((base_id, each), zero) for each in sorted(FEE_TYPES)), start=zero)
         balances = [balance for account, balance in owned if only in (None, account.currency)]
         if only is not None and not balances:
-            balances = [_zero_balance(only)]
+            balances = [zero_balance(only)]
         return WalletSummary(
             wallet=wallet,
             balances=tuple(balances),
-            base=by_id.get(base_id, _zero_balance(base_currency)),
+            base=by_id.get(base_id, zero_balance(base_currency)),
             lifetime_deposits=sums.get((base_id, EntryType.DEPOSIT), zero),
             lifetime_fees=-fees,
         )
@@ -165,6 +178,8 @@ class WalletService:
         """Take money in: posted at once where the rail settles itself, else pending.
 
         Raises:
+            WalletFrozenError: An operator froze the wallet.
+            AmountBelowMinimumError, AmountAboveMaximumError, DailyLimitError: The limits.
             AmountNotPositiveError, AmountNotExactError, AmountOutOfRangeError: The amount.
             CurrencyNotSupportedError: Wallets here do not hold that currency.
             IdempotencyKeyReusedError: The key was used for another request.
@@ -172,7 +187,7 @@ class WalletService:
         return await self._fund(
             FundingKind.DEPOSIT,
             user_id=user_id,
-            asked=self._asked(amount, currency),
+            asked=self._till.asked(amount, currency),
             description=description,
             idempotency_key=idempotency_key,
             now=now,
@@ -187,10 +202,17 @@ class WalletService:
         description: str,
         idempotency_key: str | None,
         now: datetime,
+        destination: str | None = None,
     ) -> Receipt:
-        """Pay money out: posted at once where the rail settles itself, else held and pending.
+        """Pay money out: posted at once where nothing more is needed, else held and pending.
+
+        What may be needed: the customer's confirmation of a large amount, the cooling off of a
+        new destination, the operator of a rail that doesn't settle itself.
 
         Raises:
+            WalletFrozenError: An operator froze the wallet.
+            DestinationMissingError: Withdrawals here name their destination.
+            AmountBelowMinimumError, AmountAboveMaximumError, DailyLimitError: The limits.
             InsufficientFundsError: Less than the amount is available.
             AmountNotPositiveError, AmountNotExactError, AmountOutOfRangeError: The amount.
             CurrencyNotSupportedError: Wallets here do not hold that currency.
@@ -199,10 +221,11 @@ class WalletService:
         return await self._fund(
             FundingKind.WITHDRAWAL,
             user_id=user_id,
-            asked=self._asked(amount, currency),
+            asked=self._till.asked(amount, currency),
             description=description,
             idempotency_key=idempotency_key,
             now=now,
+            destination=destination,
         )
 
     async def list_transactions(
@@ -237,9 +260,9 @@ class WalletService:
             message = "`from` must not lie after `to`"
             raise RangeInvertedError(message, errors=[FieldError("from", "inverted", message)])
         only = None if currency is None else currency_asked(currency, self._currencies)
-        await self._ensure_wallet(user_id, now)
+        await self._till.ensure_wallet(user_id, now)
         async with self._database.snapshot() as transaction:
-            wallet = await self._get_wallet(transaction, user_id)
+            wallet = await self._till.get_wallet(transaction, user_id)
             wanted = self._currencies if only is None else (only,)
             lines = await self._ledger.list_entries(
                 transaction,
@@ -269,28 +292,7 @@ class WalletService:
 
         async def command(transaction: Transaction) -> Funding:
             funding, wallet = await self._lock_funding(transaction, funding_id, now)
-            entry_id = self._ids.new("ent")
-            settled = funding.settle(entry_id=entry_id, operator_id=operator_id, now=now)
-            entry = await self._entry(
-                transaction,
-                wallet,
-                funding.kind,
-                funding.amount,
-                entry_id=entry_id,
-                description=funding.description,
-                reference=funding_id,
-                rail=funding.rail,
-                now=now,
-            )
-            if funding.hold_id is None:
-                posted = await self._ledger.post_entry(transaction, entry, recorded_at=now)
-            else:
-                posted = await self._ledger.capture_hold(
-                    transaction, funding.hold_id, entry, recorded_at=now
-                )
-            await self._repository.close_funding(transaction, settled)
-            await self._tell_posted(transaction, wallet, posted, funding.amount.currency)
-            return settled
+            return await self._settle(transaction, wallet, funding, by=operator_id, now=now)
 
         return await self._database.run(command)
 
@@ -305,27 +307,91 @@ class WalletService:
         async def command(transaction: Transaction) -> Funding:
             funding, wallet = await self._lock_funding(transaction, funding_id, now)
             refused = funding.refuse(operator_id=operator_id, now=now)
-            if funding.hold_id is not None:
-                await self._ledger.void_hold(transaction, funding.hold_id, closed_at=now)
-            await self._repository.close_funding(transaction, refused)
-            if funding.hold_id is not None:
-                await self._tell_held(transaction, wallet, funding.amount.currency, now)
-            return refused
+            return await self._release(transaction, wallet, refused, now=now)
 
         return await self._database.run(command)
 
-    async def view(self, *, user_id: str, line_count: int, now: datetime) -> WalletView:
-        """Return balances and the newest lines with the stream's offset, from one snapshot."""
-        await self._ensure_wallet(user_id, now)
+    async def confirm_funding(self, *, user_id: str, funding_id: str, now: datetime) -> Funding:
+        """Confirm one's own withdrawal; paid at once where nothing more is needed.
+
+        Raises:
+            FundingNotFoundError: There is none of that id, or it is somebody else's.
+            FundingClosedError: It was closed, or the time to confirm is over.
+            WalletFrozenError: An operator froze the wallet.
+        """
+
+        async def command(transaction: Transaction) -> Funding:
+            funding, wallet = await self._lock_funding(transaction, funding_id, now, owner=user_id)
+            wallet.ensure_active()
+            confirmed = funding.confirm(now)
+            if confirmed is funding:
+                return funding
+            await self._repository.save_funding_state(transaction, confirmed)
+            if self._rail.settles_itself and confirmed.not_before is None:
+                return await self._settle(transaction, wallet, confirmed, by=user_id, now=now)
+            return confirmed
+
+        return await self._database.run(command)
+
+    async def cancel_funding(self, *, user_id: str, funding_id: str, now: datetime) -> Funding:
+        """Take one's own deposit or withdrawal back while it waits.
+
+        Raises:
+            FundingNotFoundError: There is none of that id, or it is somebody else's.
+            FundingClosedError: It was closed before.
+        """
+
+        async def command(transaction: Transaction) -> Funding:
+            funding, wallet = await self._lock_funding(transaction, funding_id, now, owner=user_id)
+            canceled = funding.cancel(by=user_id, now=now)
+            return await self._release(transaction, wallet, canceled, now=now)
+
+        return await self._database.run(command)
+
+    async def close_due_fundings(self, *, now: datetime) -> int:
+        """Close what time alone closes: not confirmed in time, or cooled off; return how many."""
+        async with self._database.snapshot() as snapshot:
+            due = await self._repository.list_due_fundings(
+                snapshot,
+                rail=self._rail.name if self._rail.settles_itself else "",
+                now=now,
+                limit=_DUE_MAX,
+            )
+        for each in due:
+            await self._close_due(each.funding_id, now)
+        return len(due)
+
+    async def _close_due(self, funding_id: str, now: datetime) -> None:
+        async def command(transaction: Transaction) -> None:
+            funding, wallet = await self._lock_funding(transaction, funding_id, now)
+            if funding.state is FundingState.UNCONFIRMED:
+                await self._release(transaction, wallet, funding.expire(now), now=now)
+            elif funding.state is FundingState.PENDING and wallet.frozen_at is None:
+                await self._settle(transaction, wallet, funding, by=SYSTEM, now=now)
+
+        await self._database.run(command)
+
+    async def view(
+        self, *, user_id: str, line_count: int, now: datetime, transfer_count: int = 0
+    ) -> WalletView:
+        """Return what a subscriber starts from with the stream's offset, from one snapshot."""
+        await self._till.ensure_wallet(user_id, now)
         async with self._database.snapshot() as transaction:
-            wallet = await self._get_wallet(transaction, user_id)
+            wallet = await self._till.get_wallet(transaction, user_id)
             owned = await self._ledger.list_balances(transaction, wallet.wallet_id)
             lines: list[StatementLine] = []
             if line_count:
                 lines = await self._ledger.list_entries(
                     transaction, [account.account_id for account, _ in owned], limit=line_count
                 )
-        return WalletView(wallet, tuple(balance for _, balance in owned), tuple(lines))
+            transfers: list[Transfer] = []
+            if transfer_count:
+                transfers = await transfer_rows.list_transfers(
+                    transaction, user_id, wallet.book, limit=transfer_count, below=None
+                )
+        return WalletView(
+            wallet, tuple(balance for _, balance in owned), tuple(lines), tuple(transfers)
+        )
 
     async def list_events(
         self, *, user_id: str, after: int, limit: int
@@ -341,17 +407,6 @@ class WalletService:
                 transaction, wallet.wallet_id, after=after, limit=limit
             )
 
-    async def verify(self) -> list[Violation]:
-        """Prove the ledger and the event streams from scratch; empty when everything holds."""
-        async with self._database.snapshot() as transaction:
-            return [
-                *await check_ledger(transaction, self._repository.ledger_tables),
-                *await self._repository.find_stream_violations(transaction),
-            ]
-
-    def _asked(self, amount: Decimal, currency: str) -> Money:
-        return amount_asked(amount, currency_asked(currency, self._currencies))
-
     async def _fund(
         self,
         kind: FundingKind,
@@ -361,13 +416,24 @@ class WalletService:
         description: str,
         idempotency_key: str | None,
         now: datetime,
+        destination: str | None = None,
     ) -> Receipt:
+        is_deposit = kind is FundingKind.DEPOSIT
+        limits = self._limits.deposit if is_deposit else self._limits.withdrawal
+        limits.ensure_single(asked)
+        if not is_deposit and self._policy.cooling_off and not destination:
+            message = "name the destination: new ones have a cooling-off time here"
+            raise DestinationMissingError(
+                message, errors=[FieldError("destination", "missing", message)]
+            )
         operation = f"wallet.{kind.value.lower()}"
         body = {
             "amount": str(asked),
             "currency": asked.currency.code,
             "description": description,
         }
+        if destination:
+            body["destination"] = destination
 
         async def command(transaction: Transaction) -> Receipt:
             first = await self._idempotency.begin(
@@ -379,10 +445,32 @@ class WalletService:
             )
             if first is not None:
                 return Receipt.thaw(first)
-            wallet = await self._lock_wallet(transaction, user_id, now)
-            make = self._settle_now if self._rail.settles_itself else self._wait
-            with _in_wallet_terms():
-                receipt = await make(transaction, wallet, kind, asked, description, now)
+            wallet = await self._till.lock_wallet(transaction, user_id, now)
+            wallet.ensure_active()
+            await self._ensure_daily(transaction, wallet, kind, asked, limits, now)
+            not_before: datetime | None = None
+            confirm_by: datetime | None = None
+            if not is_deposit:
+                not_before = await self._not_before(transaction, wallet, destination, now)
+                if self._policy.needs_confirmation(asked):
+                    confirm_by = now + self._policy.confirm_within
+            with in_wallet_terms():
+                if self._rail.settles_itself and not_before is None and confirm_by is None:
+                    receipt = await self._settle_now(
+                        transaction, wallet, kind, asked, description, now
+                    )
+                else:
+                    receipt = await self._wait(
+                        transaction,
+                        wallet,
+                        kind,
+                        asked,
+                        description,
+                        now,
+                        destination=destination,
+                        not_before=not_before,
+                        confirm_by=confirm_by,
+                    )
             await self._idempotency.finish(
                 transaction,
                 user_id=user_id,
@@ -415,7 +503,7 @@ class WalletService:
             now=now,
         )
         posted = await self._ledger.post_entry(transaction, entry, recorded_at=now)
-        await self._tell_posted(transaction, wallet, posted, asked.currency)
+        await self._till.tell_posted(transaction, [wallet], posted)
         line = posted.posting_on(wallet.account(asked.currency).account_id)
         assert line.running_balance_minor is not None
         return Receipt(
@@ -438,6 +526,10 @@ class WalletService:
         asked: Money,
         description: str,
         now: datetime,
+        *,
+        destination: str | None,
+        not_before: datetime | None,
+        confirm_by: datetime | None,
     ) -> Receipt:
         funding = Funding(
             funding_id=self._ids.new("fnd"),
@@ -446,9 +538,12 @@ class WalletService:
             kind=kind,
             amount=asked,
             rail=self._rail.name,
-            state=FundingState.PENDING,
+            state=FundingState.PENDING if confirm_by is None else FundingState.UNCONFIRMED,
             description=description,
             created_at=now,
+            destination=destination,
+            not_before=not_before,
+            confirm_by=confirm_by,
         )
         if kind is FundingKind.WITHDRAWAL:
             account = wallet.account(asked.currency)
@@ -461,11 +556,11 @@ class WalletService:
             funding = replace(funding, hold_id=hold_id)
         await self._repository.insert_funding(transaction, funding)
         if funding.hold_id is not None:
-            await self._tell_held(transaction, wallet, asked.currency, now)
+            await self._till.tell_held(transaction, wallet, asked.currency, now)
         return Receipt(
             wallet_id=wallet.wallet_id,
             type=EntryType(kind.value),
-            state=FundingState.PENDING,
+            state=funding.state,
             amount=signed(kind, asked),
             description=description,
             occurred_at=now,
@@ -500,135 +595,89 @@ class WalletService:
             rail=rail,
         )
 
-    async def _tell_posted(
-        self, transaction: Transaction, wallet: Wallet, posted: PostedEntry, currency: Currency
-    ) -> None:
-        """Write what a new entry on one of the wallet's accounts tells: the fact and the stream."""
-        account = wallet.account(currency)
-        line = posted.posting_on(account.account_id)
-        assert line.sequence is not None
-        assert line.running_balance_minor is not None
-        is_in = line.posting.side is account.normal_side
-        await self._outbox.add(
-            transaction,
-            EntryPosted(
-                wallet_id=wallet.wallet_id,
-                user_id=wallet.user_id,
-                book=wallet.book.value,
-                account_id=account.account_id,
-                sequence=line.sequence,
-                entry_id=posted.entry.entry_id,
-                entry_type=posted.entry.type.value,
-                currency=currency.code,
-                scale=currency.scale,
-                amount_minor=line.posting.amount.minor * (1 if is_in else -1),
-                balance_minor=line.running_balance_minor,
-                reference=posted.entry.reference,
-                occurred_at=posted.entry.occurred_at,
-            ),
-            key=account.account_id,
-            key_sequence=line.sequence,
-            occurred_at=posted.entry.occurred_at,
-        )
-        balance = posted.states[account.account_id].balance
-        await self._tell(
+    async def _settle(
+        self, transaction: Transaction, wallet: Wallet, funding: Funding, *, by: str, now: datetime
+    ) -> Funding:
+        entry_id = self._ids.new("ent")
+        settled = funding.settle(entry_id=entry_id, operator_id=by, now=now)
+        entry = await self._entry(
             transaction,
             wallet,
-            [(account.account_id, balance, line.sequence)],
-            recorded_at=posted.recorded_at,
+            funding.kind,
+            funding.amount,
+            entry_id=entry_id,
+            description=funding.description,
+            reference=funding.funding_id,
+            rail=funding.rail,
+            now=now,
         )
+        if funding.hold_id is None:
+            posted = await self._ledger.post_entry(transaction, entry, recorded_at=now)
+        else:
+            posted = await self._ledger.capture_hold(
+                transaction, funding.hold_id, entry, recorded_at=now
+            )
+        await self._repository.close_funding(transaction, settled)
+        await self._till.tell_posted(transaction, [wallet], posted)
+        return settled
 
-    async def _tell_held(
-        self, transaction: Transaction, wallet: Wallet, currency: Currency, now: datetime
-    ) -> None:
-        account_id = wallet.account(currency).account_id
-        balance = await self._ledger.get_balance(transaction, account_id)
-        await self._tell(transaction, wallet, [(account_id, balance, None)], recorded_at=now)
+    async def _release(
+        self, transaction: Transaction, wallet: Wallet, ended: Funding, *, now: datetime
+    ) -> Funding:
+        if ended.hold_id is not None:
+            has_expired = ended.state is FundingState.EXPIRED
+            end = self._ledger.expire_hold if has_expired else self._ledger.void_hold
+            await end(transaction, ended.hold_id, closed_at=now)
+        await self._repository.close_funding(transaction, ended)
+        if ended.hold_id is not None:
+            await self._till.tell_held(transaction, wallet, ended.amount.currency, now)
+        return ended
 
-    async def _tell(
+    async def _ensure_daily(
         self,
         transaction: Transaction,
         wallet: Wallet,
-        changes: Sequence[tuple[str, Balance, int | None]],
-        *,
-        recorded_at: datetime,
+        kind: FundingKind,
+        asked: Money,
+        limits: Limits,
+        now: datetime,
     ) -> None:
-        last = await self._repository.add_events(
-            transaction, wallet, changes, recorded_at=recorded_at
-        )
-        stream = stream_of(wallet.user_id)
-        transaction.after_commit(lambda: self._wake(stream, last))
-
-    async def _ensure_wallet(self, user_id: str, now: datetime) -> None:
-        async with self._database.snapshot() as transaction:
-            found = await self._repository.find_wallet(
-                transaction, user_id=user_id, book=self._rail.book
-            )
-        if found is not None:
+        if asked.currency.code not in limits.daily:
             return
-
-        async def command(transaction: Transaction) -> None:
-            await self._lock_wallet(transaction, user_id, now)
-
-        await self._database.run(command)
-
-    async def _get_wallet(self, transaction: Transaction, user_id: str) -> Wallet:
-        wallet = await self._repository.find_wallet(
-            transaction, user_id=user_id, book=self._rail.book
+        used = await self._till.sum_of_day(
+            transaction, wallet, asked.currency, EntryType(kind.value), now
         )
-        assert wallet is not None, "a wallet is opened before it is read and never removed"
-        return wallet
+        waiting = await self._repository.sum_open_fundings(
+            transaction, wallet, kind, asked.currency
+        )
+        limits.ensure_daily(asked, used=used + waiting)
 
-    async def _lock_wallet(self, transaction: Transaction, user_id: str, now: datetime) -> Wallet:
-        """Lock a user's wallet, opening it with its USD account where there is none."""
-        book = self._rail.book
-        found = await self._repository.find_wallet(
-            transaction, user_id=user_id, book=book, lock=True
+    async def _not_before(
+        self, transaction: Transaction, wallet: Wallet, destination: str | None, now: datetime
+    ) -> datetime | None:
+        """Return when a destination has cooled off; None where it has."""
+        if destination is None:
+            return None
+        first = await self._repository.remember_destination(
+            transaction, wallet.wallet_id, destination, now
         )
-        if found is not None:
-            return found
-        wallet = Wallet(
-            wallet_id=self._ids.new("wal"),
-            user_id=user_id,
-            book=book,
-            epoch=self._ids.new("epo"),
-            last_event_sequence=0,
-            created_at=now,
-        )
-        if not await self._repository.insert_wallet(transaction, wallet):
-            # Another process opened it in the same instant and has committed by now.
-            return await self._lock_wallet(transaction, user_id, now)
-        base = currency_asked(BASE_CURRENCY_CODE, self._currencies)
-        await self._ledger.open_accounts(transaction, [wallet.account(base)], created_at=now)
-        return wallet
+        ready = first + self._policy.cooling_off
+        return ready if now < ready else None
 
     async def _lock_funding(
-        self, transaction: Transaction, funding_id: str, now: datetime
+        self,
+        transaction: Transaction,
+        funding_id: str,
+        now: datetime,
+        *,
+        owner: str | None = None,
     ) -> tuple[Funding, Wallet]:
-        owner = (await self._repository.get_funding(transaction, funding_id)).user_id
-        wallet = await self._lock_wallet(transaction, owner, now)
+        found = await self._repository.get_funding(transaction, funding_id)
+        if owner not in (None, found.user_id):
+            raise FundingNotFoundError("no deposit or withdrawal has this id")
+        wallet = await self._till.lock_wallet(transaction, found.user_id, now)
         return await self._repository.get_funding(transaction, funding_id), wallet
 
 
 def _position_of(line: StatementLine) -> LinePosition:
     return LinePosition(to_us(line.recorded_at), line.account_id, line.sequence)
-
-
-def _zero_balance(currency: Currency) -> Balance:
-    zero = Money(0, currency)
-    return Balance(total=zero, held=zero, available=zero)
-
-
-@contextmanager
-def _in_wallet_terms() -> Iterator[None]:
-    """Say to the client what the ledger refused, without the ledger's own ids."""
-    try:
-        yield
-    except LedgerInsufficientFundsError as error:
-        required, available = error.required, error.available
-        raise InsufficientFundsError(
-            error.message,
-            required=str(required),
-            available=str(available),
-            currency=required.currency.code,
-        ) from error

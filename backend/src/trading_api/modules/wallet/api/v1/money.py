@@ -1,4 +1,4 @@
-"""Wallet API v1: parse, one service call, view."""
+"""The wallet, deposits, withdrawals, transactions."""
 
 from typing import Annotated
 
@@ -6,23 +6,29 @@ from fastapi import Query, Response
 from pydantic import AwareDatetime
 
 from trading_api.kernel.clock import Clock
-from trading_api.kernel.errors import (
-    AmountOutOfRangeError,
-    IdempotencyKeyReusedError,
-    PermissionDeniedError,
-    RequestInProgressError,
-)
 from trading_api.ledger.domain import EntryType
 from trading_api.ledger.engine import LinePosition
+from trading_api.modules.wallet.api.v1.parts import (
+    AMOUNT_ERRORS,
+    NEXT_CURSOR,
+    PAGE_DEFAULT,
+    CurrencyCode,
+    Cursor,
+    FundingId,
+    Limit,
+    Services,
+    user_of,
+)
 from trading_api.modules.wallet.domain import Receipt
 from trading_api.modules.wallet.errors import (
-    AmountNotExactError,
-    AmountNotPositiveError,
     CurrencyNotSupportedError,
+    DailyLimitError,
+    DestinationMissingError,
     FundingClosedError,
     FundingNotFoundError,
     InsufficientFundsError,
     RangeInvertedError,
+    WalletFrozenError,
 )
 from trading_api.modules.wallet.schemas import (
     EntryView,
@@ -30,27 +36,9 @@ from trading_api.modules.wallet.schemas import (
     FundingView,
     WalletView,
 )
-from trading_api.modules.wallet.service import WalletService
 from trading_api.runtime.http import Access, CurrentPrincipal, IdempotencyKey, ModuleRouter
 from trading_api.runtime.http.cursors import CursorInvalidError, Cursors
-from trading_api.runtime.identity import Principal
 
-PAGE_DEFAULT = 50
-PAGE_MAX = 500
-
-Limit = Annotated[int, Query(ge=1, le=PAGE_MAX, description="rows at most")]
-CurrencyCode = Annotated[
-    str | None, Query(min_length=1, max_length=12, description="only this currency")
-]
-
-_AMOUNT_ERRORS = (
-    AmountNotPositiveError,
-    AmountNotExactError,
-    AmountOutOfRangeError,
-    CurrencyNotSupportedError,
-    IdempotencyKeyReusedError,
-    RequestInProgressError,
-)
 _RECEIPT_RESPONSES = {
     201: {
         "description": "The ledger entry; the first one again for a repeated Idempotency-Key",
@@ -66,21 +54,13 @@ _RECEIPT_RESPONSES = {
         "model": EntryView,
     },
 }
-_NEXT_CURSOR = {
-    200: {
-        "headers": {
-            "X-Next-Cursor": {
-                "description": "`cursor` of the next page; absent on the last",
-                "schema": {"type": "string"},
-            }
-        }
-    }
-}
 
 
-def build_router(service: WalletService, *, clock: Clock, cursors: Cursors) -> ModuleRouter:
-    """Declare the routes of v1."""
-    router = ModuleRouter(tags=["wallet"])
+def add_money_routes(
+    router: ModuleRouter, services: Services, *, clock: Clock, cursors: Cursors
+) -> None:
+    """Declare them."""
+    service = services.wallets
 
     @router.get(
         "",
@@ -91,7 +71,7 @@ def build_router(service: WalletService, *, clock: Clock, cursors: Cursors) -> M
     )
     async def get_wallet(principal: CurrentPrincipal, currency: CurrencyCode = None) -> WalletView:
         summary = await service.get_summary(
-            user_id=_user_of(principal), currency=currency, now=clock.now()
+            user_id=user_of(principal), currency=currency, now=clock.now()
         )
         return WalletView.of(summary)
 
@@ -102,7 +82,7 @@ def build_router(service: WalletService, *, clock: Clock, cursors: Cursors) -> M
         status_code=201,
         response_model=EntryView,
         responses=_RECEIPT_RESPONSES,
-        errors=_AMOUNT_ERRORS,
+        errors=(*AMOUNT_ERRORS, DailyLimitError, WalletFrozenError),
     )
     async def deposit(
         request: FundingRequest,
@@ -111,7 +91,7 @@ def build_router(service: WalletService, *, clock: Clock, cursors: Cursors) -> M
         idempotency_key: IdempotencyKey = None,
     ) -> EntryView:
         receipt = await service.deposit(
-            user_id=_user_of(principal),
+            user_id=user_of(principal),
             amount=request.asked,
             currency=request.currency,
             description=request.description,
@@ -127,7 +107,13 @@ def build_router(service: WalletService, *, clock: Clock, cursors: Cursors) -> M
         status_code=201,
         response_model=EntryView,
         responses=_RECEIPT_RESPONSES,
-        errors=(*_AMOUNT_ERRORS, InsufficientFundsError),
+        errors=(
+            *AMOUNT_ERRORS,
+            DailyLimitError,
+            DestinationMissingError,
+            InsufficientFundsError,
+            WalletFrozenError,
+        ),
     )
     async def withdraw(
         request: FundingRequest,
@@ -136,12 +122,13 @@ def build_router(service: WalletService, *, clock: Clock, cursors: Cursors) -> M
         idempotency_key: IdempotencyKey = None,
     ) -> EntryView:
         receipt = await service.withdraw(
-            user_id=_user_of(principal),
+            user_id=user_of(principal),
             amount=request.asked,
             currency=request.currency,
             description=request.description,
             idempotency_key=idempotency_key,
             now=clock.now(),
+            destination=request.destination,
         )
         return _answer(response, receipt)
 
@@ -151,16 +138,14 @@ def build_router(service: WalletService, *, clock: Clock, cursors: Cursors) -> M
         access=Access.scope("wallet:read"),
         summary="Ledger entries, newest first, with running balance",
         response_model=list[EntryView],
-        responses=_NEXT_CURSOR,
+        responses=NEXT_CURSOR,
         errors=[CursorInvalidError, RangeInvertedError, CurrencyNotSupportedError],
     )
     async def list_transactions(
         response: Response,
         principal: CurrentPrincipal,
         limit: Limit = PAGE_DEFAULT,
-        cursor: Annotated[
-            str | None, Query(max_length=512, description="`X-Next-Cursor` of the page before")
-        ] = None,
+        cursor: Cursor = None,
         type: Annotated[  # noqa: A002 - the parameter's name on the wire
             list[EntryType] | None, Query(max_length=20, description="only these")
         ] = None,
@@ -173,7 +158,7 @@ def build_router(service: WalletService, *, clock: Clock, cursors: Cursors) -> M
             AwareDatetime | None, Query(description="recorded before; with a time zone")
         ] = None,
     ) -> list[EntryView]:
-        user_id = _user_of(principal)
+        user_id = user_of(principal)
         filters = {
             "user": user_id,
             "types": sorted(set(type or ())),
@@ -197,49 +182,31 @@ def build_router(service: WalletService, *, clock: Clock, cursors: Cursors) -> M
             )
         return [EntryView.of_line(line, wallet_id=page.wallet_id) for line in page.lines]
 
-    @router.get(
-        "/fundings",
-        access=Access.roles("operator", "admin"),
-        summary="Deposits and withdrawals that wait for an operator, oldest first",
-        response_model=list[FundingView],
-    )
-    async def list_fundings(limit: Limit = PAGE_DEFAULT) -> list[FundingView]:
-        fundings = await service.list_pending_fundings(limit=limit)
-        return [FundingView.of(funding) for funding in fundings]
-
     @router.post(
-        "/fundings/{funding_id}/settle",
-        access=Access.roles("operator", "admin"),
-        summary="Confirm that the money of a funding came or went",
+        "/fundings/{funding_id}/confirm",
+        access=Access.scope("wallet:withdraw"),
+        summary="Confirm one's own withdrawal",
         response_model=FundingView,
-        errors=[FundingNotFoundError, FundingClosedError],
+        errors=[FundingNotFoundError, FundingClosedError, WalletFrozenError],
     )
-    async def settle_funding(funding_id: str, principal: CurrentPrincipal) -> FundingView:
-        funding = await service.settle_funding(
-            funding_id=funding_id, operator_id=_user_of(principal), now=clock.now()
+    async def confirm_funding(funding_id: FundingId, principal: CurrentPrincipal) -> FundingView:
+        funding = await service.confirm_funding(
+            user_id=user_of(principal), funding_id=funding_id, now=clock.now()
         )
         return FundingView.of(funding)
 
     @router.post(
-        "/fundings/{funding_id}/refuse",
-        access=Access.roles("operator", "admin"),
-        summary="End a funding with nothing moved",
+        "/fundings/{funding_id}/cancel",
+        access=Access.scope("wallet:trade"),
+        summary="Take one's own deposit or withdrawal back while it waits",
         response_model=FundingView,
         errors=[FundingNotFoundError, FundingClosedError],
     )
-    async def refuse_funding(funding_id: str, principal: CurrentPrincipal) -> FundingView:
-        funding = await service.refuse_funding(
-            funding_id=funding_id, operator_id=_user_of(principal), now=clock.now()
+    async def cancel_funding(funding_id: FundingId, principal: CurrentPrincipal) -> FundingView:
+        funding = await service.cancel_funding(
+            user_id=user_of(principal), funding_id=funding_id, now=clock.now()
         )
         return FundingView.of(funding)
-
-    return router
-
-
-def _user_of(principal: Principal) -> str:
-    if not principal.user_id:
-        raise PermissionDeniedError("a wallet belongs to a user; act for one")
-    return principal.user_id
 
 
 def _answer(response: Response, receipt: Receipt) -> EntryView:

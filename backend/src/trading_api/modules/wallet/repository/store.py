@@ -1,39 +1,71 @@
 """Queries of the wallet: rows to domain values and back; no rules, no commit."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Row, func, insert, select, update
+from sqlalchemy import Row, and_, func, insert, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from trading_api.kernel.clock import from_us, to_us
 from trading_api.kernel.values import Currency, Money
 from trading_api.ledger.checks import Violation
-from trading_api.ledger.domain import Balance, Book
+from trading_api.ledger.domain import Balance, Book, HoldState
 from trading_api.ledger.engine import Ledger, StatementLine
 from trading_api.modules.wallet.domain import (
     Funding,
     FundingKind,
     FundingState,
+    Transfer,
+    TransferState,
     Wallet,
     WalletEventKind,
 )
-from trading_api.modules.wallet.errors import FundingNotFoundError
-from trading_api.modules.wallet.tables import fundings, ledger, wallet_events, wallets
+from trading_api.modules.wallet.errors import FundingNotFoundError, WalletNotFoundError
+from trading_api.modules.wallet.repository.transfers import find_transfers
+from trading_api.modules.wallet.tables import (
+    destinations,
+    fundings,
+    ledger,
+    wallet_events,
+    wallets,
+)
 from trading_api.runtime.database import Transaction
 
 
 @dataclass(frozen=True, slots=True)
 class WalletEvent:
-    """One event of a wallet's stream: an entry's line, or an account's balance after a change."""
+    """One event of a wallet's stream.
+
+    Attributes:
+        balance: The account's after the change.
+        line: Of an entry: its line.
+        transfer: Of a transfer: the transfer as it was right after the event.
+    """
 
     sequence: int
     kind: WalletEventKind
     balance: Balance
     line: StatementLine | None
     recorded_at: datetime
+    transfer: Transfer | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class WalletChange:
+    """What a commit did to one account of a wallet.
+
+    Attributes:
+        balance: After it.
+        posting_sequence: Of a new posting; None where only the balance or a transfer changed.
+        transfer: The transfer's new state; None where none changed.
+    """
+
+    account_id: str
+    balance: Balance
+    posting_sequence: int | None = None
+    transfer: Transfer | None = None
 
 
 class WalletRepository:
@@ -59,6 +91,57 @@ class WalletRepository:
         )
         return result.rowcount == 1
 
+    async def get_wallet(
+        self, transaction: Transaction, wallet_id: str, *, lock: bool = False
+    ) -> Wallet:
+        """Return a wallet by its id.
+
+        Raises:
+            WalletNotFoundError: There is none of that id.
+        """
+        statement = select(wallets).where(wallets.c.wallet_id == wallet_id)
+        row = await transaction.first(statement.with_for_update() if lock else statement)
+        if row is None:
+            raise WalletNotFoundError("no wallet has this id")
+        return _wallet_of(row)
+
+    async def save_frozen(
+        self,
+        transaction: Transaction,
+        wallet_id: str,
+        *,
+        frozen_at: datetime | None,
+        operator_id: str | None,
+        reason: str | None,
+    ) -> None:
+        """Freeze a locked wallet, or thaw it where `frozen_at` is None."""
+        await transaction.execute(
+            update(wallets)
+            .where(wallets.c.wallet_id == wallet_id)
+            .values(
+                frozen_at_us=None if frozen_at is None else to_us(frozen_at),
+                frozen_by=operator_id,
+                frozen_reason=reason,
+            )
+        )
+
+    async def remember_destination(
+        self, transaction: Transaction, wallet_id: str, destination: str, now: datetime
+    ) -> datetime:
+        """Return since when a wallet has withdrawn to a destination; now where it never had."""
+        make = postgresql.insert if transaction.dialect == "postgresql" else sqlite.insert
+        await transaction.execute(
+            make(destinations)
+            .values(wallet_id=wallet_id, destination=destination, first_asked_at_us=to_us(now))
+            .on_conflict_do_nothing()
+        )
+        first_us = await transaction.scalar(
+            select(destinations.c.first_asked_at_us).where(
+                destinations.c.wallet_id == wallet_id, destinations.c.destination == destination
+            )
+        )
+        return from_us(first_us)
+
     async def find_wallet(
         self, transaction: Transaction, *, user_id: str, book: Book, lock: bool = False
     ) -> Wallet | None:
@@ -73,7 +156,7 @@ class WalletRepository:
         self,
         transaction: Transaction,
         wallet: Wallet,
-        changes: Sequence[tuple[str, Balance, int | None]],
+        changes: Sequence[WalletChange],
         *,
         recorded_at: datetime,
     ) -> int:
@@ -81,31 +164,43 @@ class WalletRepository:
 
         Args:
             transaction: The caller's, holding the wallet's lock.
-            wallet: The wallet as it was read under the lock.
-            changes: (account id, balance after, sequence of the posting or None), oldest first; one
-                with a posting becomes two events, the entry and the balance.
+            wallet: The wallet; its sequence is read anew, for it may have moved on since.
+            changes: Oldest first; one with a posting becomes two events, the entry and the
+                balance; one of a transfer alone is one.
             recorded_at: UTC.
         """
+        before = int(
+            await transaction.scalar(
+                select(wallets.c.last_event_sequence).where(wallets.c.wallet_id == wallet.wallet_id)
+            )
+        )
         rows: list[dict[str, Any]] = []
-        for account_id, balance, posting_sequence in changes:
-            kinds = [WalletEventKind.ENTRY] if posting_sequence is not None else []
-            for kind in (*kinds, WalletEventKind.BALANCE):
+        for change in changes:
+            kinds = [WalletEventKind.BALANCE]
+            if change.posting_sequence is not None:
+                kinds.insert(0, WalletEventKind.ENTRY)
+            if change.transfer is not None:
+                kinds = [WalletEventKind.TRANSFER]
+            for kind in kinds:
                 is_entry = kind is WalletEventKind.ENTRY
+                transfer = change.transfer
                 rows.append(
                     {
                         "wallet_id": wallet.wallet_id,
-                        "sequence": wallet.last_event_sequence + len(rows) + 1,
+                        "sequence": before + len(rows) + 1,
                         "kind": kind.value,
-                        "account_id": account_id,
-                        "currency": balance.total.currency.code,
-                        "scale": balance.total.currency.scale,
-                        "posting_sequence": posting_sequence if is_entry else None,
-                        "balance_minor": balance.total.minor,
-                        "held_minor": balance.held.minor,
+                        "account_id": change.account_id,
+                        "currency": change.balance.total.currency.code,
+                        "scale": change.balance.total.currency.scale,
+                        "posting_sequence": change.posting_sequence if is_entry else None,
+                        "balance_minor": change.balance.total.minor,
+                        "held_minor": change.balance.held.minor,
                         "recorded_at_us": to_us(recorded_at),
+                        "transfer_id": None if transfer is None else transfer.transfer_id,
+                        "transfer_state": None if transfer is None else transfer.state.value,
                     }
                 )
-        last = wallet.last_event_sequence + len(rows)
+        last = before + len(rows)
         await transaction.execute(insert(wallet_events), rows)
         await transaction.execute(
             update(wallets)
@@ -132,7 +227,17 @@ class WalletRepository:
                 if row.posting_sequence is not None
             ],
         )
-        return [_event_of(row, lines.get((row.account_id, row.posting_sequence))) for row in rows]
+        shown = await find_transfers(
+            transaction, [row.transfer_id for row in rows if row.transfer_id is not None]
+        )
+        return [
+            _event_of(
+                row,
+                lines.get((row.account_id, row.posting_sequence)),
+                shown.get(row.transfer_id),
+            )
+            for row in rows
+        ]
 
     async def insert_funding(self, transaction: Transaction, funding: Funding) -> None:
         """Insert a funding that waits."""
@@ -154,6 +259,9 @@ class WalletRepository:
                 "created_at_us": to_us(funding.created_at),
                 "closed_at_us": None,
                 "closed_by": None,
+                "destination": funding.destination,
+                "not_before_at_us": funding.not_before and to_us(funding.not_before),
+                "confirm_by_at_us": funding.confirm_by and to_us(funding.confirm_by),
             },
         )
 
@@ -178,14 +286,80 @@ class WalletRepository:
         )
         return [_funding_of(row) for row in rows]
 
+    async def list_due_fundings(
+        self, transaction: Transaction, *, rail: str, now: datetime, limit: int
+    ) -> list[Funding]:
+        """Return what time alone ends: unconfirmed too long, or cooled off on a rail of its own."""
+        rows = await transaction.all(
+            select(fundings)
+            .where(
+                or_(
+                    and_(
+                        fundings.c.state == FundingState.UNCONFIRMED.value,
+                        fundings.c.confirm_by_at_us <= to_us(now),
+                    ),
+                    and_(
+                        fundings.c.state == FundingState.PENDING.value,
+                        fundings.c.rail == rail,
+                        fundings.c.not_before_at_us <= to_us(now),
+                    ),
+                )
+            )
+            .order_by(fundings.c.created_at_us, fundings.c.funding_id)
+            .limit(limit)
+        )
+        return [_funding_of(row) for row in rows]
+
+    async def sum_open_fundings(
+        self, transaction: Transaction, wallet: Wallet, kind: FundingKind, currency: Currency
+    ) -> Money:
+        """Return what waits of a wallet's deposits or withdrawals in one currency."""
+        total = await transaction.scalar(
+            select(func.coalesce(func.sum(fundings.c.amount_minor), 0)).where(
+                fundings.c.wallet_id == wallet.wallet_id,
+                fundings.c.closed_at_us.is_(None),
+                fundings.c.kind == kind.value,
+                fundings.c.currency == currency.code,
+            )
+        )
+        return Money(int(total), currency)
+
+    async def save_funding_state(self, transaction: Transaction, funding: Funding) -> None:
+        """Save a step of an open funding; its wallet is locked."""
+        await transaction.execute(
+            update(fundings)
+            .where(fundings.c.funding_id == funding.funding_id, fundings.c.closed_at_us.is_(None))
+            .values(state=funding.state.value)
+        )
+
+    async def is_of_funding(self, transaction: Transaction, hold_id: str) -> bool:
+        """Tell whether a hold is a withdrawal's."""
+        found = await transaction.scalar(
+            select(fundings.c.funding_id).where(fundings.c.hold_id == hold_id)
+        )
+        return found is not None
+
+    async def list_due_holds(
+        self, transaction: Transaction, *, now: datetime, limit: int
+    ) -> list[tuple[str, str]]:
+        """Return (hold id, owner) of pending holds whose own time is over, oldest first."""
+        rows = await transaction.all(
+            select(ledger.holds.c.hold_id, ledger.accounts.c.owner_id)
+            .join(ledger.accounts, ledger.holds.c.account_id == ledger.accounts.c.account_id)
+            .where(
+                ledger.holds.c.state == HoldState.PENDING.value,
+                ledger.holds.c.expires_at_us <= to_us(now),
+            )
+            .order_by(ledger.holds.c.expires_at_us, ledger.holds.c.hold_id)
+            .limit(limit)
+        )
+        return [(row.hold_id, row.owner_id) for row in rows]
+
     async def close_funding(self, transaction: Transaction, funding: Funding) -> None:
         """Save how a funding ended; its wallet is locked."""
         await transaction.execute(
             update(fundings)
-            .where(
-                fundings.c.funding_id == funding.funding_id,
-                fundings.c.state == FundingState.PENDING.value,
-            )
+            .where(fundings.c.funding_id == funding.funding_id, fundings.c.closed_at_us.is_(None))
             .values(
                 state=funding.state.value,
                 entry_id=funding.entry_id,
@@ -248,10 +422,15 @@ def _wallet_of(row: Row[Any]) -> Wallet:
         epoch=row.epoch,
         last_event_sequence=row.last_event_sequence,
         created_at=from_us(row.created_at_us),
+        frozen_at=_instant(row.frozen_at_us),
     )
 
 
-def _event_of(row: Row[Any], line: StatementLine | None) -> WalletEvent:
+def _instant(instant_us: int | None) -> datetime | None:
+    return None if instant_us is None else from_us(instant_us)
+
+
+def _event_of(row: Row[Any], line: StatementLine | None, transfer: Transfer | None) -> WalletEvent:
     currency = Currency(row.currency, row.scale)
     return WalletEvent(
         sequence=row.sequence,
@@ -263,6 +442,9 @@ def _event_of(row: Row[Any], line: StatementLine | None) -> WalletEvent:
         ),
         line=line,
         recorded_at=from_us(row.recorded_at_us),
+        transfer=None
+        if transfer is None
+        else replace(transfer, state=TransferState(row.transfer_state)),
     )
 
 
@@ -281,4 +463,7 @@ def _funding_of(row: Row[Any]) -> Funding:
         entry_id=row.entry_id,
         closed_at=None if row.closed_at_us is None else from_us(row.closed_at_us),
         closed_by=row.closed_by,
+        destination=row.destination,
+        not_before=_instant(row.not_before_at_us),
+        confirm_by=_instant(row.confirm_by_at_us),
     )

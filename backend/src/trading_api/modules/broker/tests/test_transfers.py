@@ -178,7 +178,7 @@ async def test_transfer_when_it_doesnt_fit_the_account_then_refused(
         ({"amount": euro}, TransferCurrencyError),
     ):
         with pytest.raises(error):
-            await transfers.credit(transfer=replace(fits, **changes), now=venue.now)  # type: ignore[arg-type]
+            await transfers.credit(transfer=replace(fits, **changes), now=venue.now)
     await transfers.credit(transfer=fits, now=venue.now)
     with pytest.raises(TransferDiffersError) as caught:
         await transfers.credit(

@@ -29,7 +29,7 @@ from trading_api.modules.wallet.tests.test_service import ALICE, balances, depos
 BOTH = pytest.mark.parametrize("to_account", [True, False], ids=["to_account", "to_wallet"])
 
 
-class Killed(Exception):
+class KilledError(Exception):
     """The process ends here."""
 
 
@@ -44,7 +44,7 @@ class CrashAt:
         self.reached.append(point)
         if point == self.point:
             self.point = None
-            raise Killed(point)
+            raise KilledError(point)
 
 
 @pytest.fixture
@@ -132,7 +132,7 @@ async def test_transfer_when_killed_at_any_step_then_completes_after_restart(
     for point in points:
         crash = CrashAt(point)
         killed = make_services(database, clock, wakes, accounts=accounts, crash_point=crash)
-        with pytest.raises(Killed):
+        with pytest.raises(KilledError):
             await start(killed, "10.00", to_account=to_account, client_id=f"at-{point}")
         assert await services.operations.verify() == [], point
         if point != "wallet.begin.before_commit":

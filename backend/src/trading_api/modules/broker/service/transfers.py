@@ -69,7 +69,9 @@ class TransferService:
             if account is None or account.user_id != user_id:
                 raise AccountNotFoundError("there is no such trading account")
             found = await self._books.repository.list_positions(snapshot, account_id)
-            desk = Desk(self._books, snapshot, account, now, {each.symbol: each for each in found})
+            desk = Desk(
+                self._books, snapshot, account, now, {each.position_id: each for each in found}
+            )
             worth = await self._risk.value(desk)
         return Cash(account, worth.withdrawable_minor)
 

@@ -68,10 +68,7 @@ class TransferService:
             account = await self._books.repository.find_account(snapshot, account_id)
             if account is None or account.user_id != user_id:
                 raise AccountNotFoundError("there is no such trading account")
-            found = await self._books.repository.list_positions(snapshot, account_id)
-            desk = Desk(
-                self._books, snapshot, account, now, {each.position_id: each for each in found}
-            )
+            desk = await Desk.over(self._books, snapshot, account, now)
             worth = await self._risk.value(desk)
         return Cash(account, worth.withdrawable_minor)
 

@@ -8,7 +8,6 @@ from decimal import Decimal
 from typing import Final
 
 from trading_api.kernel.errors import FieldError
-from trading_api.kernel.values import Money
 from trading_api.ledger.checks import Violation, check_ledger
 from trading_api.ledger.domain import (
     AccountType,
@@ -95,7 +94,8 @@ class OperationsService:
         *,
         hold_id: str | None,
         user_id: str,
-        amount: Money,
+        amount: Decimal,
+        currency: str,
         reference: str | None,
         lifetime: timedelta | None,
         now: datetime,
@@ -108,6 +108,7 @@ class OperationsService:
             HoldExpiryError: Longer than 90 days.
             WalletFrozenError: An operator froze the wallet.
         """
+        asked = self._till.asked(amount, currency)
         lasts = HOLD_LIFETIME if lifetime is None else lifetime
         if not timedelta(0) < lasts <= timedelta(days=HOLD_DAYS_MAX):
             message = f"a hold lasts at most {HOLD_DAYS_MAX} days"
@@ -121,18 +122,18 @@ class OperationsService:
 
         async def command(transaction: Transaction) -> Hold:
             wallet = await self._till.lock_wallet(transaction, user_id, now)
-            account = wallet.account(amount.currency)
+            account = wallet.account(asked.currency)
             first = await self._ledger.find_hold(transaction, name)
             if first is None:
                 wallet.ensure_active()
             await self._ledger.open_accounts(transaction, [account], created_at=now)
             request = HoldRequest(
-                name, account.account_id, amount, now, reference=reference, expires_at=now + lasts
+                name, account.account_id, asked, now, reference=reference, expires_at=now + lasts
             )
             with in_wallet_terms():
                 opened = await self._ledger.open_hold(transaction, request)
             if first is None:
-                await self._till.tell_held(transaction, wallet, amount.currency, now)
+                await self._till.tell_held(transaction, wallet, asked.currency, now)
             return opened
 
         return await self._database.group(command)
@@ -290,10 +291,6 @@ class OperationsService:
                 *await check_transfers(snapshot),
             ]
         return found + (await self._transfers.check_clearing() or [])
-
-    def asked(self, amount: Decimal, currency: str) -> Money:
-        """Return an amount asked for; raises what `Till.asked` raises."""
-        return self._till.asked(amount, currency)
 
     async def _set_frozen(
         self,

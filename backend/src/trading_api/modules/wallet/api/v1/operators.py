@@ -174,7 +174,8 @@ def add_hold_routes(
         hold = await services.operations.open_hold(
             hold_id=request.hold_id,
             user_id=request.user_id,
-            amount=services.operations.asked(request.amount, request.currency),
+            amount=request.amount,
+            currency=request.currency,
             reference=request.reference,
             lifetime=None if lifetime is None else timedelta(seconds=lifetime),
             now=clock.now(),

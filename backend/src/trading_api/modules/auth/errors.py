@@ -1,29 +1,45 @@
 """What auth refuses.
 
 UnauthenticatedError
-├── CredentialsInvalidError   unknown user or wrong password, answered alike
-├── RefreshTokenInvalidError  not one of ours, or the wrong device
-├── RefreshTokenExpiredError  idle for too long, or the session's end has come
-├── RefreshTokenReusedError   used before; its whole session is ended
-└── SessionEndedError         logged out, revoked or disabled
+├── CredentialsInvalidError     unknown user or wrong password, answered alike
+├── SecondFactorInvalidError    right password, wrong or used code
+├── ChallengeInvalidError       unknown, used or expired, or of another device
+├── PasskeyInvalidError         unknown passkey or wrong signature, answered alike
+├── RefreshTokenInvalidError    not one of ours, or the wrong device
+├── RefreshTokenExpiredError    idle for too long, or the session's end has come
+├── RefreshTokenReusedError     used before; its whole session is ended
+└── SessionEndedError           logged out, revoked or disabled
 PermissionDeniedError
-├── ApiKeyScopeError          more than its owner may give
-└── UserDisabledError         right password, but switched off by an operator
+├── ApiKeyScopeError            more than its owner may give
+├── UserDisabledError           right password, but switched off by an operator
+├── EmailUnverifiedError        right password, but the address isn't confirmed yet
+├── PasswordWrongError          signed in, but the password that proves it again is wrong
+└── SessionNotFreshError        signed in too long ago for this
 NotFoundError
-├── ApiKeyNotFoundError       not there, revoked, or not this user's
+├── ApiKeyNotFoundError         not there, revoked, or not this user's
 ├── SessionNotFoundError
-└── UserNotFoundError         operators' commands only
+├── PasskeyNotFoundError
+└── UserNotFoundError
 ConflictError
 ├── ApiKeyLimitError
-└── EmailTakenError
+├── EmailTakenError
+├── SecondFactorOnError
+├── SecondFactorOffError
+├── PasswordTooShortAloneError  too short for an account without a second factor
+├── PasskeyTakenError           registered before, or too many
+└── LastAdminError              nobody could undo it
 InvalidInputError
-├── ApiKeyRefusedError        it would have ended before it began
+├── ApiKeyRefusedError          it would have ended before it began
 ├── EmailInvalidError
-└── PasswordRefusedError      too short, too long, or known to guessers
+├── PasswordRefusedError        too short, too long, or known to guessers
+├── CodeWrongError              not the code that the authenticator shows now
+└── MailTokenInvalidError       unknown, used or expired
 RateLimitedError
 └── LoginThrottledError
 UnavailableError
 └── PasswordPoolBusyError
+TradingError
+└── SealBrokenError             a stored secret can't be opened: an operator's matter
 """
 
 from typing import ClassVar
@@ -35,6 +51,7 @@ from trading_api.kernel.errors import (
     NotFoundError,
     PermissionDeniedError,
     RateLimitedError,
+    TradingError,
     UnauthenticatedError,
     UnavailableError,
 )
@@ -60,6 +77,21 @@ class AuthErrorCode(ErrorCode):
     API_KEY_LIMIT = "auth.api_key.limit"
     API_KEY_REFUSED = "auth.api_key.refused"
     LOGIN_THROTTLED = "auth.login.throttled"
+    SECOND_FACTOR_INVALID = "auth.second_factor.invalid"
+    SECOND_FACTOR_ON = "auth.second_factor.on"
+    SECOND_FACTOR_OFF = "auth.second_factor.off"
+    SECOND_FACTOR_CODE_WRONG = "auth.second_factor.code_wrong"
+    SECOND_FACTOR_NEEDED = "auth.second_factor.password_too_short"
+    CHALLENGE_INVALID = "auth.challenge.invalid"
+    PASSKEY_INVALID = "auth.passkey.invalid"
+    PASSKEY_NOT_FOUND = "auth.passkey.not_found"
+    PASSKEY_TAKEN = "auth.passkey.taken"
+    EMAIL_UNVERIFIED = "auth.email.unverified"
+    PASSWORD_WRONG = "auth.password.wrong"  # noqa: S105
+    SESSION_NOT_FRESH = "auth.session.not_fresh"
+    LAST_ADMIN = "auth.user.last_admin"
+    MAIL_TOKEN_INVALID = "auth.mail_token.invalid"  # noqa: S105
+    SEAL_BROKEN = "auth.seal.broken"
 
 
 class CredentialsInvalidError(UnauthenticatedError):
@@ -179,3 +211,108 @@ class ApiKeyRefusedError(InvalidInputError):
 
     code: ClassVar[ErrorCode] = AuthErrorCode.API_KEY_REFUSED
     title: ClassVar[str] = "API key not accepted"
+
+
+class SecondFactorInvalidError(UnauthenticatedError):
+    """The code is wrong, or was used before."""
+
+    code: ClassVar[ErrorCode] = AuthErrorCode.SECOND_FACTOR_INVALID
+    title: ClassVar[str] = "Code not accepted"
+
+
+class ChallengeInvalidError(UnauthenticatedError):
+    """The challenge is unknown, used, expired, or of another device."""
+
+    code: ClassVar[ErrorCode] = AuthErrorCode.CHALLENGE_INVALID
+    title: ClassVar[str] = "Challenge not accepted"
+
+
+class PasskeyInvalidError(UnauthenticatedError):
+    """No such passkey, or its signature is wrong; which one isn't told."""
+
+    code: ClassVar[ErrorCode] = AuthErrorCode.PASSKEY_INVALID
+    title: ClassVar[str] = "Passkey not accepted"
+
+
+class PasskeyNotFoundError(NotFoundError):
+    """No such passkey of this user."""
+
+    code: ClassVar[ErrorCode] = AuthErrorCode.PASSKEY_NOT_FOUND
+    title: ClassVar[str] = "Passkey not found"
+
+
+class PasskeyTakenError(ConflictError):
+    """It is registered already, or the user has as many as are allowed."""
+
+    code: ClassVar[ErrorCode] = AuthErrorCode.PASSKEY_TAKEN
+    title: ClassVar[str] = "Passkey can't be added"
+
+
+class EmailUnverifiedError(PermissionDeniedError):
+    """The address waits for its confirmation; only told to who knows the password."""
+
+    code: ClassVar[ErrorCode] = AuthErrorCode.EMAIL_UNVERIFIED
+    title: ClassVar[str] = "E-mail address not confirmed"
+
+
+class PasswordWrongError(PermissionDeniedError):
+    """The password that was to prove who is asking is wrong."""
+
+    code: ClassVar[ErrorCode] = AuthErrorCode.PASSWORD_WRONG
+    title: ClassVar[str] = "Wrong password"
+
+
+class SessionNotFreshError(PermissionDeniedError):
+    """A user without a password proves who is asking by a sign-in of just now."""
+
+    code: ClassVar[ErrorCode] = AuthErrorCode.SESSION_NOT_FRESH
+    title: ClassVar[str] = "Sign in again first"
+
+
+class SecondFactorOnError(ConflictError):
+    """There is a second factor already."""
+
+    code: ClassVar[ErrorCode] = AuthErrorCode.SECOND_FACTOR_ON
+    title: ClassVar[str] = "Second factor is on"
+
+
+class SecondFactorOffError(ConflictError):
+    """There is no second factor."""
+
+    code: ClassVar[ErrorCode] = AuthErrorCode.SECOND_FACTOR_OFF
+    title: ClassVar[str] = "Second factor is off"
+
+
+class PasswordTooShortAloneError(ConflictError):
+    """The password is good only together with a second factor."""
+
+    code: ClassVar[ErrorCode] = AuthErrorCode.SECOND_FACTOR_NEEDED
+    title: ClassVar[str] = "Password too short without a second factor"
+
+
+class CodeWrongError(InvalidInputError):
+    """It isn't the code that the authenticator shows now."""
+
+    code: ClassVar[ErrorCode] = AuthErrorCode.SECOND_FACTOR_CODE_WRONG
+    title: ClassVar[str] = "Wrong code"
+
+
+class MailTokenInvalidError(InvalidInputError):
+    """The token of a mail is unknown, used or expired."""
+
+    code: ClassVar[ErrorCode] = AuthErrorCode.MAIL_TOKEN_INVALID
+    title: ClassVar[str] = "Link not accepted"
+
+
+class LastAdminError(ConflictError):
+    """Nobody could undo it."""
+
+    code: ClassVar[ErrorCode] = AuthErrorCode.LAST_ADMIN
+    title: ClassVar[str] = "The last admin stays"
+
+
+class SealBrokenError(TradingError):
+    """A stored secret can't be opened: altered, or sealed with another key."""
+
+    code: ClassVar[ErrorCode] = AuthErrorCode.SEAL_BROKEN
+    title: ClassVar[str] = "Internal error"

@@ -7,7 +7,10 @@ from datetime import timedelta
 from trading_api.contracts.auth import UserRegistered
 from trading_api.modules.auth.adapters.argon2_pool import Argon2Pool, load_common_passwords
 from trading_api.modules.auth.adapters.bus_announcer import BusAnnouncer
+from trading_api.modules.auth.adapters.file_mailer import FileMailer
 from trading_api.modules.auth.adapters.file_signer import FileSigner
+from trading_api.modules.auth.adapters.sealer import KeySealer
+from trading_api.modules.auth.adapters.smtp_mailer import SmtpMailer
 from trading_api.modules.auth.api.cookies import Cookies
 from trading_api.modules.auth.api.parts import Parts
 from trading_api.modules.auth.api.v1 import internal_routes, public_routes
@@ -19,6 +22,7 @@ from trading_api.modules.auth.domain import (
     SessionRules,
     fold_email,
 )
+from trading_api.modules.auth.ports import Mailer
 from trading_api.modules.auth.repository import AuthRepository
 from trading_api.modules.auth.service import AuthPolicy, AuthServices, Desk
 from trading_api.modules.auth.settings import AuthSettings
@@ -33,9 +37,13 @@ from trading_api.runtime.module import (
     ModuleParts,
 )
 from trading_api.runtime.revocations import BEAT_SECONDS
-from trading_api.runtime.settings import PlatformSettings, load_settings
+from trading_api.runtime.secrets import load_secret_key
+from trading_api.runtime.settings import ConfigurationError, PlatformSettings, load_settings
 
 CLEANING_SECONDS = 600.0
+
+MAIL_POLL_SECONDS = 5.0
+"""How soon a mail that another process queued is noticed; its own are noticed at once."""
 
 
 class AuthModule(Module):
@@ -51,6 +59,9 @@ class AuthModule(Module):
     def build(self, context: ModuleContext) -> ModuleParts:
         """Build repository, adapters and service, and hand out what the process serves."""
         settings = load_settings(AuthSettings, context.environ)
+        mistakes = settings.mistakes(is_production=context.settings.is_production)
+        if mistakes:
+            raise ConfigurationError(mistakes)
         database = context.require_database()
         self._signer = FileSigner(
             context.settings.secrets_directory,
@@ -72,9 +83,13 @@ class AuthModule(Module):
                 hasher=self._hasher,
                 signer=self._signer,
                 announcer=announcer,
+                sealer=KeySealer(
+                    load_secret_key(context.settings.secrets_directory, context.environ)
+                ),
                 policy=policy_of(settings, context.settings),
                 random_bytes=os.urandom,
-            )
+            ),
+            mailer=mailer_of(settings, context.settings),
         )
 
         async def beat(_lease: Lease | None) -> None:
@@ -83,8 +98,14 @@ class AuthModule(Module):
                 announcer.publish(notice)
                 await asyncio.sleep(BEAT_SECONDS)
 
+        async def deliver(_lease: Lease | None) -> None:
+            while True:
+                if not await service.mail.deliver_due(now=context.clock.now()):
+                    await service.mail.wait(seconds=MAIL_POLL_SECONDS)
+
         async def clean(_lease: Lease | None) -> None:
             while True:
+                await service.mail.remove_old(now=context.clock.now())
                 removed = await service.sessions.remove_dead(now=context.clock.now())
                 await asyncio.sleep(0.1 if removed else CLEANING_SECONDS)
 
@@ -105,6 +126,7 @@ class AuthModule(Module):
             absolute=internal_routes(service, clock=context.clock),
             tasks=(
                 BackgroundTask("revocation-beat", beat),
+                BackgroundTask("mail", deliver, lease="mail"),
                 BackgroundTask("cleaning", clean, lease="cleaning"),
             ),
             commands=commands(service, settings=context.settings, clock=context.clock),
@@ -121,6 +143,20 @@ class AuthModule(Module):
     async def stop(self) -> None:
         """End the hashing threads."""
         self._hasher.close()
+
+
+def mailer_of(settings: AuthSettings, platform: PlatformSettings) -> Mailer:
+    """Return who takes mails: the SMTP server, or a folder where none is configured."""
+    if not settings.smtp_host:
+        return FileMailer(platform.trading_local_dir / "mail", sender=settings.mail_from)
+    return SmtpMailer(
+        host=settings.smtp_host,
+        port=settings.smtp_port,
+        security=settings.smtp_security,
+        username=settings.smtp_username or None,
+        password=settings.smtp_password.get_secret_value() or None,
+        sender=settings.mail_from,
+    )
 
 
 def policy_of(settings: AuthSettings, platform: PlatformSettings) -> AuthPolicy:
@@ -142,10 +178,20 @@ def policy_of(settings: AuthSettings, platform: PlatformSettings) -> AuthPolicy:
                 timedelta(seconds=settings.login_account_interval_seconds),
             ),
             address=Rate(
-                settings.login_address_burst,
-                timedelta(seconds=settings.login_address_interval_seconds),
+                settings.login_address_burst or (30 if platform.is_production else 100),
+                timedelta(
+                    seconds=settings.login_address_interval_seconds
+                    or (30 if platform.is_production else 3)
+                ),
             ),
+            code=Rate(settings.code_burst, timedelta(seconds=settings.code_interval_seconds)),
+            mail=Rate(settings.mail_burst, timedelta(seconds=settings.mail_interval_seconds)),
         ),
         # In production an address that nobody confirmed proves nothing.
         admin_email="" if platform.is_production else fold_email(settings.admin_email),
+        confirms_email=(
+            platform.is_production if settings.confirm_email is None else settings.confirm_email
+        ),
+        site=settings.site_url,
+        name=settings.site_name,
     )

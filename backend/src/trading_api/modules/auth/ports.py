@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
 
+from trading_api.modules.auth.domain.mail import Message
+
 
 @dataclass(frozen=True, slots=True)
 class Verification:
@@ -48,6 +50,50 @@ class TokenSigner(Protocol):
 
     def public_keys(self) -> Mapping[str, Any]:
         """Return the key set that verifies them (RFC 7517)."""
+        ...
+
+
+class Sealer(Protocol):
+    """Keeps secrets that must be read again from whoever reads the database alone."""
+
+    def seal(self, content: str, *, about: str) -> str:
+        """Encrypt a secret that belongs to ``about``; sealed for one, it opens for no other."""
+        ...
+
+    def open(self, sealed: str, *, about: str) -> str:
+        """Decrypt.
+
+        Raises:
+            SealBrokenError: altered, of another subject, or sealed with another key.
+        """
+        ...
+
+    def derive(self, label: str, length: int) -> bytes:
+        """Return bytes that only this platform can compute, always the same for a label."""
+        ...
+
+
+class MailError(Exception):
+    """A mail wasn't taken.
+
+    Attributes:
+        is_final: trying again is of no use, such as for an address that doesn't exist.
+    """
+
+    def __init__(self, message: str, *, is_final: bool) -> None:
+        super().__init__(message)
+        self.is_final = is_final
+
+
+class Mailer(Protocol):
+    """Hands mails to whoever delivers them."""
+
+    async def send(self, message: Message) -> None:
+        """Hand a mail over; a repeat has the same Message-ID.
+
+        Raises:
+            MailError: it wasn't taken.
+        """
         ...
 
 

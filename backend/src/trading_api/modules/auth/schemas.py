@@ -5,6 +5,7 @@ from datetime import datetime
 from ipaddress import ip_network
 from typing import Annotated, Any, Literal, Self
 
+import segno
 from email_validator import EmailNotValidError, validate_email
 from pydantic import AfterValidator, AwareDatetime, Field, SecretStr, StringConstraints
 
@@ -12,7 +13,8 @@ from trading_api.kernel.errors import FieldError
 from trading_api.modules.auth.domain import EmailAddress, Session, User, fold_email, scopes_of
 from trading_api.modules.auth.domain.api_keys import ApiKey
 from trading_api.modules.auth.errors import EmailInvalidError
-from trading_api.modules.auth.service import SignIn
+from trading_api.modules.auth.service import Challenge, SignIn
+from trading_api.modules.auth.service.second_factor import SecondFactorStatus, SetUp
 from trading_api.runtime.http.wire import RequestModel, ResponseModel
 
 EMAIL_LENGTH_MAX = 254
@@ -35,6 +37,11 @@ def parse_email(address: str) -> EmailAddress:
     return EmailAddress(found.normalized, fold_email(found.normalized))
 
 
+def secret_text(value: SecretStr | None) -> str | None:
+    """Return a secret's text; None stays None."""
+    return None if value is None else value.get_secret_value()
+
+
 def _name(value: str) -> str:
     if _UNSAFE.search(value):
         raise ValueError("holds control or invisible characters")
@@ -54,6 +61,8 @@ NameText = Annotated[
 PictureText = Annotated[str, StringConstraints(max_length=2048, pattern=r"^https://[\x21-\x7e]+$")]
 # Longer than any accepted password, so that the length rule answers and not the parser.
 PasswordText = Annotated[SecretStr, Field(min_length=1, max_length=1024), AfterValidator(_no_nul)]
+CodeText = Annotated[str, StringConstraints(min_length=1, max_length=64, strip_whitespace=True)]
+TicketText = Annotated[SecretStr, Field(min_length=1, max_length=256)]
 RefreshText = Annotated[SecretStr, Field(min_length=1, max_length=256)]
 
 
@@ -70,6 +79,57 @@ class LoginRequest(RequestModel):
 
     email: EmailText
     password: PasswordText
+    totp: CodeText | None = Field(
+        default=None, description="of the authenticator, or a recovery code"
+    )
+
+
+class ProofRequest(RequestModel):
+    """A signed-in user proves again who is asking."""
+
+    password: PasswordText | None = Field(
+        default=None, description="required of users who have one"
+    )
+
+
+class CodeRequest(ProofRequest):
+    """A code of the authenticator, or a recovery code where one exists."""
+
+    code: CodeText
+
+
+class ChallengeRequest(RequestModel):
+    """The second step of a sign-in."""
+
+    challenge: TicketText
+    code: CodeText = Field(description="of the authenticator, or a recovery code")
+
+
+class EmailRequest(RequestModel):
+    """An address that a mail is wanted for."""
+
+    email: EmailText
+
+
+class MailTokenRequest(RequestModel):
+    """The token of a mail."""
+
+    token: TicketText
+
+
+class PasswordResetRequest(MailTokenRequest):
+    """A new password with the token of a mail."""
+
+    password: PasswordText
+
+
+class PasswordChangeRequest(RequestModel):
+    """A new password of a signed-in user."""
+
+    current_password: PasswordText | None = Field(
+        default=None, description="required of users who have one"
+    )
+    new_password: PasswordText
 
 
 class RefreshRequest(RequestModel):
@@ -140,6 +200,61 @@ class TokenView(ResponseModel):
             scope=" ".join(sorted(scopes_of(found.user.roles))),
             user=UserView.of(found.user),
         )
+
+
+class ChallengeView(ResponseModel):
+    """A sign-in that needs a code before anything is handed out."""
+
+    mfa_required: Literal[True] = True
+    challenge: str = Field(description="send it to `/2fa/verify` with a code, from this device")
+    expires_in: int = Field(description="seconds until the challenge ends")
+    methods: list[str] = ["totp", "recovery_code"]
+
+    @classmethod
+    def of(cls, challenge: Challenge) -> "ChallengeView":
+        """Show a challenge."""
+        return cls(challenge=challenge.token, expires_in=challenge.expires_in_seconds)
+
+
+class SecondFactorView(ResponseModel):
+    """What protects a user's sign-in besides the password."""
+
+    enabled: bool
+    enabled_at: datetime | None
+    recovery_codes_left: int
+    passkeys: int
+
+    @classmethod
+    def of(cls, status: SecondFactorStatus) -> "SecondFactorView":
+        """Show it."""
+        return cls(
+            enabled=status.enabled_at is not None,
+            enabled_at=status.enabled_at,
+            recovery_codes_left=status.recovery_codes_left,
+            passkeys=status.passkeys,
+        )
+
+
+class SetUpView(ResponseModel):
+    """What an authenticator app needs; any of the three will do."""
+
+    secret: str = Field(description="base32")
+    otpauth_uri: str
+    qr_svg: str = Field(description="the URI as a picture")
+
+    @classmethod
+    def of(cls, found: SetUp) -> "SetUpView":
+        """Show it."""
+        picture = segno.make(found.uri, error="m", micro=False).svg_inline(
+            scale=4, border=4, light="#fff", dark="#000"
+        )
+        return cls(secret=found.secret, otpauth_uri=found.uri, qr_svg=picture)
+
+
+class RecoveryCodesView(ResponseModel):
+    """Codes that stand in for the authenticator, each once."""
+
+    recovery_codes: list[str] = Field(description="shown this once")
 
 
 class SessionView(ResponseModel):

@@ -1,8 +1,9 @@
 """Settings that auth alone reads."""
 
 import os
+from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, SecretStr
 from pydantic_settings import SettingsConfigDict
 
 from trading_api.runtime.settings import OwnedSettings
@@ -49,11 +50,52 @@ class AuthSettings(OwnedSettings):
         10, ge=1, description="failed sign-ins in a row for one account"
     )
     login_account_interval_seconds: int = Field(
-        30, ge=1, description="time after which one more is allowed"
+        90, ge=1, description="time after which one more is allowed; more after many failures"
     )
-    login_address_burst: int = Field(
-        100, ge=1, description="failed sign-ins in a row from one address"
+    login_address_burst: int | None = Field(
+        None, ge=1, description="failed sign-ins from one address; 30, in development 100"
     )
-    login_address_interval_seconds: int = Field(
-        3, ge=1, description="time after which one more is allowed"
+    login_address_interval_seconds: int | None = Field(
+        None, ge=1, description="time after which one more is allowed; 30, in development 3"
     )
+    code_burst: int = Field(5, ge=1, description="wrong second factors in a row for one user")
+    code_interval_seconds: int = Field(
+        300, ge=1, description="time after which one more is allowed; more after many failures"
+    )
+    mail_burst: int = Field(
+        3, ge=1, description="mails to one address that anybody can cause, such as resets"
+    )
+    mail_interval_seconds: int = Field(
+        1200, ge=1, description="time after which one more is allowed"
+    )
+    confirm_email: bool | None = Field(
+        None,
+        description="whoever registers confirms the address by mail first; on in production",
+    )
+    site_name: str = Field("Trading", description="as authenticator apps and mails call us")
+    site_url: str = Field(
+        "http://localhost:8000",
+        pattern=r"^https?://[^/?#]+/?$",
+        description="our address for people: links in mails lead there, passkeys belong to it",
+    )
+    mail_from: str = Field("no-reply@localhost", description="sender of mails")
+    smtp_host: str = Field(
+        "", description="mail server; where absent, mails become files in `TRADING_LOCAL_DIR/mail`"
+    )
+    smtp_port: int = Field(587, ge=1, le=65535, description="465 for `tls`")
+    smtp_security: Literal["starttls", "tls", "none"] = Field(
+        "starttls", description="`none` only for a server on the same host"
+    )
+    smtp_username: str = Field("", description="where the mail server asks for one")
+    smtp_password: SecretStr = Field(SecretStr(""), description="see AUTH_SMTP_USERNAME")
+
+    def mistakes(self, *, is_production: bool) -> list[str]:
+        """Return what no single field can tell."""
+        if is_production and self.confirm_email is not False and not self.smtp_host:
+            return [
+                (
+                    "AUTH_SMTP_HOST: needed in production, where registering is confirmed by mail; "
+                    "or set AUTH_CONFIRM_EMAIL to false"
+                )
+            ]
+        return []

@@ -19,6 +19,9 @@ users = sa.Table(
     sa.Column("is_active", sa.Boolean, nullable=False),
     sa.Column("created_at_us", Instant, nullable=False),
     sa.Column("last_login_at_us", Instant),
+    sa.Column("email_verified_at_us", Instant),
+    sa.Column("activated_at_us", Instant),  # NULL: waits for the address's confirmation
+    sa.Column("has_short_password", sa.Boolean, nullable=False, server_default=sa.false()),
 )
 
 sessions = sa.Table(
@@ -62,6 +65,7 @@ throttles = sa.Table(
     metadata,
     sa.Column("key", Id, primary_key=True),
     sa.Column("full_again_at_us", Instant, nullable=False),
+    sa.Column("failure_count", sa.Integer, nullable=False, server_default="0"),  # in a row
 )
 
 api_keys = sa.Table(
@@ -115,6 +119,73 @@ audit_head = sa.Table(  # one row: where the chain ends
     sa.Column("sequence", sa.BigInteger, nullable=False),
     sa.Column("hash", Id, nullable=False),
     sa.CheckConstraint("id = 1", "one_row"),
+)
+
+second_factors = sa.Table(
+    "second_factors",
+    metadata,
+    sa.Column("user_id", Id, sa.ForeignKey(users.c.id), primary_key=True),
+    sa.Column("sealed_secret", sa.Text),
+    sa.Column("enabled_at_us", Instant),
+    sa.Column("last_step", sa.BigInteger),
+    sa.Column("generation", sa.Integer, nullable=False),
+    sa.CheckConstraint("(sealed_secret IS NULL) = (enabled_at_us IS NULL)", "on_has_secret"),
+)
+
+recovery_codes = sa.Table(
+    "recovery_codes",
+    metadata,
+    sa.Column("code_hash", Id, primary_key=True),
+    sa.Column("user_id", Id, sa.ForeignKey(users.c.id), nullable=False),
+    sa.Column("used_at_us", Instant),
+    sa.Index(None, "user_id"),
+)
+
+tickets = sa.Table(
+    "tickets",
+    metadata,
+    sa.Column("token_hash", Id, primary_key=True),
+    sa.Column("purpose", sa.Text, nullable=False),
+    sa.Column("user_id", Id, sa.ForeignKey(users.c.id)),
+    sa.Column("data", sa.Text, nullable=False),
+    sa.Column("created_at_us", Instant, nullable=False),
+    sa.Column("expires_at_us", Instant, nullable=False),
+    sa.Column("attempts", sa.Integer, nullable=False),
+    sa.Column("used_at_us", Instant),
+    sa.Index(None, "user_id", "purpose"),
+    sa.Index(None, "expires_at_us"),
+)
+
+mails = sa.Table(
+    "mails",
+    metadata,
+    sa.Column("id", Id, primary_key=True),
+    sa.Column("kind", sa.Text, nullable=False),
+    sa.Column("recipient", sa.Text, nullable=False),
+    sa.Column("data", sa.Text, nullable=False),  # JSON
+    sa.Column("created_at_us", Instant, nullable=False),
+    sa.Column("due_at_us", Instant),  # NULL: done
+    sa.Column("attempts", sa.Integer, nullable=False),
+    sa.Column("outcome", sa.Text),  # sent, dropped or failed
+    sa.Column("done_at_us", Instant),
+    sa.CheckConstraint("(due_at_us IS NULL) = (outcome IS NOT NULL)", "due_or_done"),
+    sa.Index(None, "due_at_us"),
+    sa.Index(None, "done_at_us"),
+)
+
+passkeys = sa.Table(
+    "passkeys",
+    metadata,
+    sa.Column("id", Id, primary_key=True),
+    sa.Column("user_id", Id, sa.ForeignKey(users.c.id), nullable=False),
+    sa.Column("credential_id", Id, nullable=False, unique=True),
+    sa.Column("public_key", sa.Text, nullable=False),
+    sa.Column("sign_count", sa.BigInteger, nullable=False),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("is_backed_up", sa.Boolean, nullable=False),
+    sa.Column("created_at_us", Instant, nullable=False),
+    sa.Column("last_used_at_us", Instant),
+    sa.Index(None, "user_id"),
 )
 
 outbox_table = outbox.table(metadata)

@@ -3,11 +3,14 @@
 from dataclasses import dataclass
 
 from fastapi import Depends
+from starlette.requests import Request
 from starlette.responses import Response
 
 from trading_api.kernel.clock import Clock
-from trading_api.modules.auth.api.cookies import Cookies
-from trading_api.modules.auth.service import AuthServices
+from trading_api.modules.auth import errors
+from trading_api.modules.auth.api.cookies import Cookies, is_browser
+from trading_api.modules.auth.schemas import TokenView
+from trading_api.modules.auth.service import AuthServices, SignIn
 from trading_api.runtime.identity import Identity
 
 
@@ -20,6 +23,18 @@ class Parts:
     cookies: Cookies
     clock: Clock
 
+    def hand_out(self, request: Request, response: Response, found: SignIn) -> TokenView:
+        """Show a sign-in, and give browsers its tokens as cookies."""
+        session_seconds = int((found.session.expires_at - self.clock.now()).total_seconds())
+        self.cookies.set_tokens(
+            response,
+            access_token=found.access_token,
+            access_seconds=found.expires_in_seconds,
+            refresh_token=found.refresh_token,
+            refresh_seconds=session_seconds,
+        )
+        return TokenView.of(found, with_refresh_token=not is_browser(request))
+
 
 def _no_store(response: Response) -> None:
     response.headers["Cache-Control"] = "no-store"
@@ -27,3 +42,11 @@ def _no_store(response: Response) -> None:
 
 PRIVATE = [Depends(_no_store)]
 """Dependencies of every route whose answer no cache may keep."""
+
+PROOF_ERRORS = (
+    errors.PasswordWrongError,
+    errors.SessionNotFreshError,
+    errors.LoginThrottledError,
+    errors.PasswordPoolBusyError,
+)
+"""What routes answer that want the password once more."""

@@ -6,7 +6,7 @@ from fastapi import Body
 from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import JSONResponse, Response
 
 from trading_api.kernel.errors import (
     CrossSiteRequestError,
@@ -15,9 +15,11 @@ from trading_api.kernel.errors import (
     UnauthenticatedError,
 )
 from trading_api.modules.auth import errors
-from trading_api.modules.auth.api.cookies import Cookies, caller_of, is_browser
+from trading_api.modules.auth.api.cookies import Cookies, caller_of
 from trading_api.modules.auth.api.parts import PRIVATE, Parts
 from trading_api.modules.auth.schemas import (
+    ChallengeRequest,
+    ChallengeView,
     DoneView,
     LoginRequest,
     RefreshRequest,
@@ -26,7 +28,7 @@ from trading_api.modules.auth.schemas import (
     UserView,
     parse_email,
 )
-from trading_api.modules.auth.service import SignIn
+from trading_api.modules.auth.service import Challenge
 from trading_api.runtime import context
 from trading_api.runtime.http.access import Access, CurrentPrincipal, OptionalPrincipal
 from trading_api.runtime.http.problems import problem_of, response_of
@@ -66,24 +68,16 @@ def add_sign_in(router: ModuleRouter, parts: Parts) -> None:
     """Add the routes about beginning, prolonging and ending a sign-in."""
     service, identity, cookies, clock = parts.services, parts.identity, parts.cookies, parts.clock
 
-    def hand_out(request: Request, response: Response, found: SignIn) -> TokenView:
-        session_seconds = int((found.session.expires_at - clock.now()).total_seconds())
-        cookies.set_tokens(
-            response,
-            access_token=found.access_token,
-            access_seconds=found.expires_in_seconds,
-            refresh_token=found.refresh_token,
-            refresh_seconds=session_seconds,
-        )
-        return TokenView.of(found, with_refresh_token=not is_browser(request))
-
     @router.post(
         "/register",
         rate="login",
         access=Access.public(),
         summary="Make a user",
+        description="Where addresses are confirmed by mail, the answer is 202 and the same "
+        "whether or not a user has that address.",
         status_code=201,
         response_model=UserView,
+        responses={202: {"model": DoneView, "description": "A mail tells how to go on"}},
         errors=[
             CrossSiteRequestError,
             errors.EmailTakenError,
@@ -93,16 +87,22 @@ def add_sign_in(router: ModuleRouter, parts: Parts) -> None:
         ],
         dependencies=PRIVATE,
     )
-    async def register(request: Request, body: RegisterRequest) -> UserView:
+    async def register(request: Request, body: RegisterRequest) -> Any:
         identity.ensure_own_site(request.scope)
-        user = await service.registration.register(
-            email=parse_email(body.email),
-            password=body.password.get_secret_value(),
-            full_name=body.full_name,
-            caller=caller_of(request, None),
-            now=clock.now(),
-        )
-        return UserView.of(user)
+        application: dict[str, Any] = {
+            "email": parse_email(body.email),
+            "password": body.password.get_secret_value(),
+            "full_name": body.full_name,
+            "caller": caller_of(request, None),
+            "now": clock.now(),
+        }
+        if service.policy.confirms_email:
+            await service.registration.apply(**application)
+            answer = DoneView(message="open the mail that we sent you, and follow its link")
+            return JSONResponse(
+                answer.model_dump(), status_code=202, headers={"Cache-Control": "no-store"}
+            )
+        return UserView.of(await service.registration.register(**application))
 
     @router.post(
         "/login",
@@ -110,19 +110,23 @@ def add_sign_in(router: ModuleRouter, parts: Parts) -> None:
         access=Access.public(),
         body="json_or_form",
         summary="Sign in with a password",
-        description="Takes JSON, or the form of OAuth2's password grant.",
-        response_model=TokenView,
+        description="Takes JSON, or the form of OAuth2's password grant. Where the user has a "
+        "second factor and the request no code, the answer is a challenge for `/2fa/verify` and "
+        "no token.",
+        response_model=TokenView | ChallengeView,
         errors=[
             CrossSiteRequestError,
             errors.CredentialsInvalidError,
+            errors.SecondFactorInvalidError,
             errors.UserDisabledError,
+            errors.EmailUnverifiedError,
             errors.LoginThrottledError,
             errors.PasswordPoolBusyError,
         ],
         openapi_extra=_LOGIN_BODY,
         dependencies=PRIVATE,
     )
-    async def log_in(request: Request, response: Response) -> TokenView:
+    async def log_in(request: Request, response: Response) -> TokenView | ChallengeView:
         identity.ensure_own_site(request.scope)
         body = await _read_login(request)
         found = await service.sign_in.log_in(
@@ -130,8 +134,38 @@ def add_sign_in(router: ModuleRouter, parts: Parts) -> None:
             password=body.password.get_secret_value(),
             device=cookies.device_of(request, response),
             now=clock.now(),
+            code=body.totp,
         )
-        return hand_out(request, response, found)
+        if isinstance(found, Challenge):
+            return ChallengeView.of(found)
+        return parts.hand_out(request, response, found)
+
+    @router.post(
+        "/2fa/verify",
+        access=Access.public(),
+        summary="Finish a sign-in with a code",
+        description="Takes the challenge that `/login` answered with, on the same device.",
+        response_model=TokenView,
+        errors=[
+            CrossSiteRequestError,
+            errors.ChallengeInvalidError,
+            errors.SecondFactorInvalidError,
+            errors.UserDisabledError,
+            errors.LoginThrottledError,
+        ],
+        dependencies=PRIVATE,
+    )
+    async def answer_challenge(
+        request: Request, response: Response, body: ChallengeRequest
+    ) -> TokenView:
+        identity.ensure_own_site(request.scope)
+        found = await service.sign_in.answer_challenge(
+            challenge=body.challenge.get_secret_value(),
+            code=body.code,
+            device=cookies.device_of(request, response),
+            now=clock.now(),
+        )
+        return parts.hand_out(request, response, found)
 
     @router.post(
         "/refresh-token",
@@ -160,7 +194,7 @@ def add_sign_in(router: ModuleRouter, parts: Parts) -> None:
             )
             cookies.clear_tokens(refusal)
             return refusal
-        return hand_out(request, response, found)
+        return parts.hand_out(request, response, found)
 
     @router.post(
         "/logout",

@@ -9,6 +9,8 @@ from trading_api.kernel.clock import Clock
 from trading_api.modules.auth.api.account import add_account
 from trading_api.modules.auth.api.api_keys import add_api_keys, add_resolving, add_share_tokens
 from trading_api.modules.auth.api.parts import PRIVATE, Parts
+from trading_api.modules.auth.api.passwords import add_passwords
+from trading_api.modules.auth.api.second_factor import add_second_factor
 from trading_api.modules.auth.api.sign_in import add_sign_in
 from trading_api.modules.auth.api.token_endpoints import add_token_endpoints
 from trading_api.modules.auth.api.tokens import add_tokens
@@ -21,6 +23,8 @@ def public_routes(parts: Parts) -> ModuleRouter:
     """Return the routes under ``/api/v1/auth``."""
     router = ModuleRouter(tags=["auth"])
     add_sign_in(router, parts)
+    add_second_factor(router, parts)
+    add_passwords(router, parts)
     add_account(router, parts)
     add_tokens(router, parts)
     add_token_endpoints(router, parts)

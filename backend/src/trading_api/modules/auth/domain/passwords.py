@@ -11,6 +11,8 @@ from trading_api.modules.auth.errors import PasswordRefusedError
 LENGTH_MAX = 128
 """Long enough for any pass phrase; a bound, so that hashing can't be made expensive."""
 
+LENGTH_MIN_WITH_SECOND_FACTOR = 8
+
 _SEQUENCES = (
     "abcdefghijklmnopqrstuvwxyz",
     "0123456789",
@@ -41,18 +43,22 @@ class PasswordRules:
     length_min: int
     common: frozenset[str]
 
-    def accept(self, password: str, *, about: Iterable[str] = ()) -> str:
+    def accept(
+        self, password: str, *, about: Iterable[str] = (), has_second_factor: bool = False
+    ) -> str:
         """Return the normalised password.
 
         Args:
+            has_second_factor: a shorter one will do then (NIST SP 800-63B-4, 3.1.1.2).
             about: words that a guesser knows of this user, such as name and address.
 
         Raises:
             PasswordRefusedError: names the rule; never repeats the password.
         """
         normalized = normalize_password(password)
-        if len(normalized) < self.length_min:
-            raise _refused("too_short", f"use at least {self.length_min} characters")
+        length_min = LENGTH_MIN_WITH_SECOND_FACTOR if has_second_factor else self.length_min
+        if len(normalized) < length_min:
+            raise _refused("too_short", f"use at least {length_min} characters")
         if len(normalized) > LENGTH_MAX:
             raise _refused("too_long", f"use at most {LENGTH_MAX} characters")
         folded = unicodedata.normalize("NFKC", normalized).casefold()
@@ -61,6 +67,10 @@ class PasswordRules:
         if _is_about(folded, about):
             raise _refused("too_personal", "this password is made of your name or address")
         return normalized
+
+    def is_short(self, normalized: str) -> bool:
+        """Tell whether an accepted password is good only together with a second factor."""
+        return len(normalized) < self.length_min
 
     def _is_guessable(self, folded: str) -> bool:
         unit = _repeated_unit(folded)

@@ -10,6 +10,16 @@ import ipaddress
 from dataclasses import dataclass
 from datetime import timedelta
 
+FAILURES_MAX = 100
+"""Failures in a row for one account from strange devices (NIST SP 800-63B, 3.2.2); then only a
+known device, a passkey or a password reset helps."""
+
+FAILURES_KEPT = timedelta(days=30)
+"""How long failures in a row are remembered without a new one."""
+
+SLOWER_FROM = ((20, 4), (40, 20))
+"""From so many failures in a row on, each costs so many times as much as the first ones."""
+
 
 @dataclass(frozen=True, slots=True)
 class Rate:
@@ -21,18 +31,32 @@ class Rate:
 
 @dataclass(frozen=True, slots=True)
 class Toll:
-    """One charge: the key that pays and its rate."""
+    """One charge: the key that pays and its rate.
+
+    Attributes:
+        counts_failures: failures in a row make it slower, and ``FAILURES_MAX`` close it.
+    """
 
     key: str
     rate: Rate
+    counts_failures: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class LoginThrottle:
-    """The rates of sign-ins."""
+    """The rates of attempts.
+
+    Attributes:
+        account: passwords for one account.
+        address: passwords from one address.
+        code: second factors of one user.
+        mail: mails that strangers can cause, to one address.
+    """
 
     account: Rate
     address: Rate
+    code: Rate
+    mail: Rate
 
     def tolls(self, *, folded_email: str, address: str, known_device: str | None) -> list[Toll]:
         """Return what one attempt is charged, sorted by key.
@@ -42,15 +66,35 @@ class LoginThrottle:
                 nobody can guess. It has an allowance of its own, so strangers who try this
                 account can't lock it out.
         """
-        account = hashlib.sha256(folded_email.encode("utf-8", "replace")).hexdigest()
-        device = f":{known_device}" if known_device is not None else ""
+        account = self.account_key(folded_email)
         return sorted(
             (
-                Toll(f"account:{account}{device}", self.account),
+                Toll(_of_device(account, known_device), self.account, counts_failures=True),
                 Toll(f"address:{address_bucket(address)}", self.address),
             ),
             key=lambda toll: toll.key,
         )
+
+    def account_key(self, folded_email: str) -> str:
+        """Return the key of an account's attempts from strange devices."""
+        return f"account:{_digest(folded_email)}"
+
+    def code_tolls(self, *, user_id: str, known_device: str | None) -> list[Toll]:
+        """Return what one attempt with a second factor is charged."""
+        key = _of_device(f"code:{user_id}", known_device)
+        return [Toll(key, self.code, counts_failures=True)]
+
+    def mail_toll(self, *, folded_email: str) -> Toll:
+        """Return what one mail is charged that anybody can ask for."""
+        return Toll(f"mail:{_digest(folded_email)}", self.mail)
+
+
+def _digest(folded_email: str) -> str:
+    return hashlib.sha256(folded_email.encode("utf-8", "replace")).hexdigest()
+
+
+def _of_device(key: str, known_device: str | None) -> str:
+    return key if known_device is None else f"{key}:{known_device}"
 
 
 def address_bucket(address: str) -> str:

@@ -73,6 +73,10 @@ class User:
         password_hash: None where the user signs in by other means alone.
         picture: https URL; None where there is none.
         last_login_at: None before the first sign-in.
+        email_verified_at: when the owner of the address confirmed it; None while nobody did.
+        activated_at: since when the user may sign in and is known to the other modules; None while
+            the address waits for its confirmation.
+        has_short_password: good only together with a second factor.
     """
 
     id: str
@@ -84,6 +88,9 @@ class User:
     is_active: bool
     created_at: datetime
     last_login_at: datetime | None
+    email_verified_at: datetime | None = None
+    activated_at: datetime | None = None
+    has_short_password: bool = False
 
 
 def access_claims(

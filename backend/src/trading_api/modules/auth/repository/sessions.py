@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from trading_api.kernel.clock import from_us, to_us
 from trading_api.modules.auth.domain import Rotation, Session
 from trading_api.modules.auth.repository.rows import MICROSECOND, instant_of
-from trading_api.modules.auth.tables import sessions, spent_refresh_tokens, throttles
+from trading_api.modules.auth.tables import sessions, spent_refresh_tokens
 from trading_api.runtime.database import Transaction
 
 
@@ -157,9 +157,9 @@ class SessionRepository:
         return await transaction.scalar(sa.select(sa.func.max(sessions.c.revoked_at_us))) or 0
 
     async def remove_dead(
-        self, transaction: Transaction, *, ended_before: datetime, now: datetime, limit: int
+        self, transaction: Transaction, *, ended_before: datetime, limit: int
     ) -> int:
-        """Remove sessions that ended long ago with their tokens, and paid-off throttles.
+        """Remove sessions that ended long ago with their tokens.
 
         Returns:
             How many sessions went; at most ``limit``.
@@ -177,9 +177,6 @@ class SessionRepository:
             .limit(limit)
         )
         result = await transaction.execute(sessions.delete().where(sessions.c.id.in_(dead)))
-        await transaction.execute(
-            throttles.delete().where(throttles.c.full_again_at_us < to_us(now))
-        )
         return result.rowcount
 
 

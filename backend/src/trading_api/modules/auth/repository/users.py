@@ -31,6 +31,9 @@ class UserRepository:
                 is_active=user.is_active,
                 created_at_us=to_us(user.created_at),
                 last_login_at_us=us_of(user.last_login_at),
+                email_verified_at_us=us_of(user.email_verified_at),
+                activated_at_us=us_of(user.activated_at),
+                has_short_password=user.has_short_password,
             )
             .on_conflict_do_nothing(index_elements=["email_folded"])
         )
@@ -113,4 +116,7 @@ def _user(row: sa.Row[Any]) -> User:
         is_active=row.is_active,
         created_at=from_us(row.created_at_us),
         last_login_at=instant_of(row.last_login_at_us),
+        email_verified_at=instant_of(row.email_verified_at_us),
+        activated_at=instant_of(row.activated_at_us),
+        has_short_password=row.has_short_password,
     )

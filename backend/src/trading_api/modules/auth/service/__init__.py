@@ -1,8 +1,13 @@
 """Use cases of auth: each public method is one atomic unit and returns after its commit."""
 
 from trading_api.modules.auth.service.api_keys import ApiKeyService
-from trading_api.modules.auth.service.desk import AuthPolicy, Desk, SignIn
+from trading_api.modules.auth.ports import Mailer
+from trading_api.modules.auth.service.credentials import Credentials
+from trading_api.modules.auth.service.desk import AuthPolicy, Challenge, Desk, SignIn
+from trading_api.modules.auth.service.mail import MailService
+from trading_api.modules.auth.service.passwords import PasswordService
 from trading_api.modules.auth.service.registration import RegistrationService
+from trading_api.modules.auth.service.second_factor import SecondFactorService
 from trading_api.modules.auth.service.sessions import REVOCATIONS_MAX, SessionService
 from trading_api.modules.auth.service.sign_in import SignInService
 from trading_api.modules.auth.service.tokens import TokenService
@@ -14,16 +19,21 @@ class AuthServices:
 
     Args:
         desk: the parts they share.
+        mailer: who takes the mails.
     """
 
-    def __init__(self, desk: Desk) -> None:
+    def __init__(self, desk: Desk, *, mailer: Mailer) -> None:
+        credentials = Credentials(desk)
         self.policy = desk.policy
         self.registration = RegistrationService(desk)
-        self.sign_in = SignInService(desk)
+        self.sign_in = SignInService(desk, credentials)
+        self.second_factor = SecondFactorService(desk, credentials, issuer=desk.policy.name)
+        self.passwords = PasswordService(desk, credentials)
         self.sessions = SessionService(desk)
         self.users = UserService(desk)
         self.api_keys = ApiKeyService(desk)
         self.tokens = TokenService(desk)
+        self.mail = MailService(desk, mailer)
 
 
-__all__ = ["REVOCATIONS_MAX", "AuthPolicy", "AuthServices", "Desk", "SignIn"]
+__all__ = ["REVOCATIONS_MAX", "AuthPolicy", "AuthServices", "Challenge", "Desk", "SignIn"]

@@ -1,26 +1,46 @@
 """What every use case of auth works with, and the steps that several of them take."""
 
+import asyncio
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
+from trading_api.contracts.auth import UserRegistered
+from trading_api.kernel.clock import to_us
 from trading_api.kernel.ids import IdSource
 from trading_api.modules.auth.domain import (
     Device,
+    EmailAddress,
     LoginThrottle,
     PasswordRules,
+    Role,
     Session,
     SessionRules,
     User,
     access_claims,
     fold_email,
     hash_token,
+    new_refresh_token,
 )
 from trading_api.modules.auth.domain.api_keys import grantable_scopes
 from trading_api.modules.auth.domain.audit import AuditEntry, Caller, hash_state
+from trading_api.modules.auth.domain.mail import Mail, MailKind
+from trading_api.modules.auth.domain.sessions import TOKEN_BYTES
+from trading_api.modules.auth.domain.tickets import (
+    LIFETIMES,
+    TICKET_BYTES,
+    Purpose,
+    Ticket,
+    write_ticket,
+)
 from trading_api.modules.auth.errors import UserNotFoundError
-from trading_api.modules.auth.ports import PasswordHasher, RevocationAnnouncer, TokenSigner
+from trading_api.modules.auth.ports import (
+    PasswordHasher,
+    RevocationAnnouncer,
+    Sealer,
+    TokenSigner,
+)
 from trading_api.modules.auth.repository import AuthRepository
 from trading_api.runtime import context
 from trading_api.runtime.database import Database, Outbox, Transaction
@@ -34,6 +54,9 @@ class AuthPolicy:
         admin_email: folded; who registers with it becomes admin while there is none; "" for
             nobody.
         token_lifetime_max: of any access token that processes accept.
+        confirms_email: nobody signs in before the address is confirmed.
+        name: the platform's, as authenticators show it.
+        site: the platform's address for people; links in mails lead there, passkeys belong to it.
     """
 
     issuer: str
@@ -42,6 +65,21 @@ class AuthPolicy:
     passwords: PasswordRules
     throttle: LoginThrottle
     admin_email: str
+    confirms_email: bool
+    site: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Challenge:
+    """The password was right; a code is needed before anything is handed out.
+
+    Attributes:
+        token: shown once; good on the same device, for a few attempts.
+    """
+
+    token: str
+    expires_in_seconds: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +105,7 @@ class Desk:
 
     Attributes:
         random_bytes: source of secrets, such as ``os.urandom``.
+        mail_waits: set whenever a mail was queued here.
     """
 
     database: Database
@@ -76,8 +115,10 @@ class Desk:
     hasher: PasswordHasher
     signer: TokenSigner
     announcer: RevocationAnnouncer
+    sealer: Sealer
     policy: AuthPolicy
     random_bytes: Callable[[int], bytes]
+    mail_waits: asyncio.Event = field(default_factory=asyncio.Event)
 
     def new_session(self, user: User, device: Device, token: str, now: datetime) -> Session:
         """Return a session that begins now; the caller stores it."""
@@ -99,6 +140,120 @@ class Desk:
             revoked_at=None,
             revoked_reason=None,
         )
+
+    async def open_session(
+        self,
+        transaction: Transaction,
+        user: User,
+        device: Device,
+        *,
+        method: str,
+        now: datetime,
+        action: str = "login",
+        password_hash: str | None = None,
+    ) -> SignIn:
+        """Sign a user in on a device; the last step of a transaction, since it audits.
+
+        The owner is told by mail when the account is signed in to on a device never seen before.
+
+        Args:
+            user: active and locked.
+            method: how they proved it, for the audit: ``password``, ``passkey``…
+            action: what the audit calls this.
+            password_hash: a better hash of the same password; None where the stored one is fine.
+        """
+        sessions, token = (
+            self.repository.sessions,
+            new_refresh_token(self.random_bytes(TOKEN_BYTES)),
+        )
+        if user.last_login_at is not None and not await sessions.has_device(
+            transaction, user.id, device.fingerprint
+        ):
+            await self.mail(transaction, MailKind.NEW_DEVICE, user, now=now, device=device)
+        changes: dict[str, Any] = {"last_login_at_us": to_us(now)}
+        if password_hash is not None:
+            changes["password_hash"] = password_hash
+        await self.repository.users.update_user(transaction, user.id, **changes)
+        session = self.new_session(user, device, token, now)
+        await sessions.add_session(transaction, session)
+        await self.audit(
+            transaction,
+            action,
+            caller=Caller(device.address, user.id, session.id),
+            now=now,
+            about=f"session:{session.id}",
+            detail=method,
+            after=session,
+        )
+        return self.hand_out(replace(user, last_login_at=now), session, token, now)
+
+    async def activate(self, transaction: Transaction, user: User, *, now: datetime) -> User:
+        """Let a user sign in from now on, and tell the other modules (``auth.user.registered``).
+
+        Returns:
+            The user as stored now; unchanged where it was active already.
+        """
+        if user.activated_at is not None:
+            return user
+        roles = user.roles
+        if (
+            self.policy.admin_email == user.email.folded
+            and not await self.repository.users.has_admin(transaction)
+        ):
+            roles = roles | {Role.ADMIN}
+        await self.repository.users.update_user(
+            transaction, user.id, activated_at_us=to_us(now), roles=roles
+        )
+        await self.outbox.add(
+            transaction,
+            UserRegistered(user_id=user.id, email=user.email.address, full_name=user.full_name),
+            key=user.id,
+            key_sequence=1,
+            occurred_at=now,
+        )
+        return replace(user, activated_at=now, roles=roles)
+
+    async def make_ticket(
+        self,
+        transaction: Transaction,
+        purpose: Purpose,
+        *,
+        user_id: str | None,
+        data: str,
+        now: datetime,
+    ) -> str:
+        """Store a ticket and return its token, which nobody else will ever know."""
+        token = write_ticket(self.random_bytes(TICKET_BYTES))
+        await self.repository.tickets.add_ticket(
+            transaction,
+            Ticket(hash_token(token), purpose, user_id, data, now, now + LIFETIMES[purpose]),
+        )
+        return token
+
+    async def mail(
+        self,
+        transaction: Transaction,
+        kind: MailKind,
+        to: User | EmailAddress,
+        *,
+        now: datetime,
+        device: Device | None = None,
+        **data: str,
+    ) -> None:
+        """Queue a mail; it is sent after the commit, by whoever holds the lease.
+
+        Args:
+            to: a user, or an address of which nobody has looked up yet whether a user has it.
+            device: what the mail tells of it.
+        """
+        words = {"at": f"{now:%Y-%m-%d %H:%M} UTC", **data}
+        if device is not None:
+            words |= {"address": device.address, "device": device.user_agent}
+        recipient = to.email.address if isinstance(to, User) else to.address
+        await self.repository.mails.add_mail(
+            transaction, Mail(self.ids.new("mail"), kind, recipient, words, now)
+        )
+        transaction.after_commit(self.mail_waits.set)
 
     async def end_sessions(
         self,

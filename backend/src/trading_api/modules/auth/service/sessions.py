@@ -20,6 +20,7 @@ from trading_api.modules.auth.domain import (
     unseal_child,
 )
 from trading_api.modules.auth.domain.audit import Caller
+from trading_api.modules.auth.domain.mail import MailKind
 from trading_api.modules.auth.domain.sessions import TOKEN_BYTES, is_refresh_token
 from trading_api.modules.auth.errors import (
     RefreshTokenExpiredError,
@@ -235,8 +236,9 @@ class SessionService:
     async def remove_dead(self, *, now: datetime, limit: int = 500) -> int:
         """Remove sessions that ended long ago; return how many, at most ``limit``."""
         async with self._desk.database.transaction() as transaction:
+            await self._desk.repository.throttles.remove_paid(transaction, now=now)
             return await self._desk.repository.sessions.remove_dead(
-                transaction, ended_before=now - _KEPT_AFTER_END, now=now, limit=limit
+                transaction, ended_before=now - _KEPT_AFTER_END, limit=limit
             )
 
     async def _judge(
@@ -263,6 +265,15 @@ class SessionService:
                 now=rotation.now,
             )
             self._desk.announce_after(transaction, revoked, rotation.now)
+            user = await self._desk.repository.users.find_user(transaction, session.user_id)
+            if user is not None:
+                await self._desk.mail(
+                    transaction,
+                    MailKind.REFRESH_REUSED,
+                    user,
+                    now=rotation.now,
+                    device=device,
+                )
         if refused in (Refused.REUSED, Refused.OTHER_DEVICE):
             await self._desk.audit(
                 transaction,

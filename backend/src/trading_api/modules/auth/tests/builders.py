@@ -1,5 +1,6 @@
 """Parts of auth for tests."""
 
+import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -16,7 +17,8 @@ from trading_api.modules.auth.domain import (
     fold_email,
 )
 from trading_api.modules.auth.domain.audit import Caller
-from trading_api.modules.auth.ports import Verification
+from trading_api.modules.auth.domain.mail import Message
+from trading_api.modules.auth.ports import MailError, Verification
 from trading_api.modules.auth.service import AuthPolicy
 
 PASSWORD = "correct horse battery"
@@ -69,6 +71,25 @@ class Announcements:
         self.ended += session_ids
 
 
+@dataclass
+class Mails:
+    """Keeps what was sent; refuses while ``refusal`` is set."""
+
+    sent: list[Message] = field(default_factory=list)
+    refusal: MailError | None = None
+
+    async def send(self, message: Message) -> None:
+        if self.refusal is not None:
+            raise self.refusal
+        self.sent.append(message)
+
+    def token(self) -> str:
+        """Return the token of the newest mail."""
+        found = re.search(r"tk_[A-Za-z0-9_-]{43}", self.sent[-1].text)
+        assert found is not None, self.sent[-1].text
+        return found[0]
+
+
 def a_policy(**changes: Any) -> AuthPolicy:
     policy: dict[str, Any] = {
         "issuer": "trading-api",
@@ -81,9 +102,15 @@ def a_policy(**changes: Any) -> AuthPolicy:
         ),
         "passwords": PasswordRules(length_min=8, common=COMMON),
         "throttle": LoginThrottle(
-            account=Rate(5, timedelta(seconds=30)), address=Rate(20, timedelta(seconds=1))
+            account=Rate(5, timedelta(seconds=30)),
+            address=Rate(20, timedelta(seconds=1)),
+            code=Rate(5, timedelta(seconds=300)),
+            mail=Rate(3, timedelta(seconds=1200)),
         ),
         "admin_email": "",
+        "confirms_email": False,
+        "site": "http://localhost:8000",
+        "name": "Trading",
     }
     return AuthPolicy(**{**policy, **changes})
 

@@ -7,11 +7,13 @@ from typing import Any
 import pytest
 
 from trading_api.kernel.ids import UuidV7Ids
+from trading_api.modules.auth.adapters.sealer import KeySealer
 from trading_api.modules.auth.repository import AuthRepository
 from trading_api.modules.auth.service import AuthServices, Desk
 from trading_api.modules.auth.tables import outbox_table
 from trading_api.modules.auth.tests.builders import (
     Announcements,
+    Mails,
     PlainHasher,
     PlainSigner,
     a_policy,
@@ -47,6 +49,11 @@ def announcements() -> Announcements:
 
 
 @pytest.fixture
+def mails() -> Mails:
+    return Mails()
+
+
+@pytest.fixture
 def make_service(
     database: Database,
     clock: FixedClock,
@@ -54,6 +61,7 @@ def make_service(
     hasher: PlainHasher,
     signer: PlainSigner,
     announcements: Announcements,
+    mails: Mails,
 ) -> MakeService:
     def make(**changes: Any) -> AuthServices:
         return AuthServices(
@@ -65,9 +73,11 @@ def make_service(
                 hasher=hasher,
                 signer=signer,
                 announcer=announcements,
+                sealer=KeySealer(b"a platform secret for tests"),
                 policy=a_policy(**changes),
                 random_bytes=os.urandom,
-            )
+            ),
+            mailer=mails,
         )
 
     return make

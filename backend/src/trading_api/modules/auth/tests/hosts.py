@@ -11,7 +11,9 @@ from fastapi import FastAPI
 from trading_api.kernel.ids import UuidV7Ids
 from trading_api.modules.auth.adapters.argon2_pool import Argon2Pool
 from trading_api.modules.auth.adapters.bus_announcer import BusAnnouncer
+from trading_api.modules.auth.adapters.file_mailer import FileMailer
 from trading_api.modules.auth.adapters.file_signer import FileSigner
+from trading_api.modules.auth.adapters.sealer import KeySealer
 from trading_api.modules.auth.api.cookies import Cookies
 from trading_api.modules.auth.api.parts import Parts
 from trading_api.modules.auth.api.v1 import internal_routes, public_routes
@@ -27,6 +29,7 @@ from trading_api.runtime.http.dispatch import Dispatch
 from trading_api.runtime.http.edge import Edge
 from trading_api.runtime.http.routing import add_routes
 from trading_api.runtime.identity import Identity
+from trading_api.runtime.secrets import load_secret_key
 from trading_api.runtime.settings import PlatformSettings, load_settings
 from trading_api.testkit.clocks import FixedClock
 
@@ -71,9 +74,11 @@ async def run_host(
             hasher=hasher,
             signer=FileSigner(settings.secrets_directory, clock=clock),
             announcer=BusAnnouncer(bus=Bus(settings.bus_url()), identity=identity),
+            sealer=KeySealer(load_secret_key(settings.secrets_directory, environ)),
             policy=policy_of(own, settings),
             random_bytes=os.urandom,
-        )
+        ),
+        mailer=FileMailer(settings.trading_local_dir / "mail", sender="no-reply@trading.test"),
     )
     cookies = Cookies(access_name=identity.access_cookie, is_secure=settings.uses_secure_cookies)
     public, internal = FastAPI(openapi_url=None), FastAPI(openapi_url=None)

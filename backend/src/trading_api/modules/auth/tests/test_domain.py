@@ -262,7 +262,12 @@ def test_address_then_whoever_owns_it_counts_once(address: str, bucket: str) -> 
 
 def test_tolls_then_sorted_and_without_the_address_in_clear() -> None:
     rate = Rate(1, timedelta(seconds=1))
-    throttle = LoginThrottle(account=rate, address=rate)
+    throttle = LoginThrottle(
+        account=rate,
+        address=rate,
+        code=Rate(5, timedelta(minutes=5)),
+        mail=Rate(3, timedelta(minutes=20)),
+    )
     tolls = throttle.tolls(folded_email="ann@example.com", address="192.0.2.1", known_device=None)
     known = throttle.tolls(folded_email="ann@example.com", address="192.0.2.1", known_device="d")
     keys = [each.key for each in tolls]

@@ -19,6 +19,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from trading_api.kernel.errors import UnauthenticatedError
 from trading_api.kernel.ids import UuidV7Ids
 from trading_api.modules.auth import tables
+from trading_api.modules.auth.adapters.sealer import KeySealer
 from trading_api.modules.auth.domain.audit import Caller
 from trading_api.modules.auth.errors import (
     RefreshTokenExpiredError,
@@ -31,6 +32,7 @@ from trading_api.modules.auth.service import AuthServices, Desk
 from trading_api.modules.auth.tests.builders import (
     PASSWORD,
     Announcements,
+    Mails,
     PlainHasher,
     PlainSigner,
     a_device,
@@ -90,9 +92,11 @@ class RefreshMachine(RuleBasedStateMachine):
                 hasher=PlainHasher(),
                 signer=PlainSigner(),
                 announcer=self.announcements,
+                sealer=KeySealer(b"a platform secret for tests"),
                 policy=a_policy(),
                 random_bytes=self.random_bytes,
-            )
+            ),
+            mailer=Mails(),
         )
 
     def run(self, work: Any) -> Any:

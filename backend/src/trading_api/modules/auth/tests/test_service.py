@@ -57,9 +57,11 @@ async def log_in(
     password: str = PASSWORD,
     device: Device | None = None,
 ) -> SignIn:
-    return await service.sign_in.log_in(
+    found = await service.sign_in.log_in(
         email=email, password=password, device=device or a_device(), now=clock.now()
     )
+    assert isinstance(found, SignIn)
+    return found
 
 
 async def refresh(

@@ -152,6 +152,12 @@ def _environment(topology: Topology) -> dict[str, str]:
         "REDIS_HOST": "bus",
         "CORS_ORIGINS": "${CORS_ORIGINS:-}",
         "LOG_LEVEL": "${LOG_LEVEL:-INFO}",
+        "AUTH_SITE_URL": "${AUTH_SITE_URL:-http://localhost:8000}",
+        "AUTH_CONFIRM_EMAIL": "${AUTH_CONFIRM_EMAIL:-true}",
+        "AUTH_MAIL_FROM": "${AUTH_MAIL_FROM:-no-reply@localhost}",
+        "AUTH_SMTP_HOST": "${AUTH_SMTP_HOST:-}",
+        "AUTH_SMTP_USERNAME": "${AUTH_SMTP_USERNAME:-}",
+        "AUTH_SMTP_PASSWORD": "${AUTH_SMTP_PASSWORD:-}",
         # The network of this file holds nobody but us, and nginx overwrites what it forwards.
         "FORWARDED_ALLOW_IPS": "*",
         "PEERS": container_peers(topology),

@@ -35,6 +35,7 @@ def add_passwords(router: ModuleRouter, parts: Parts) -> None:
     @router.post(
         "/password/change",
         access=Access.user(),
+        rate="login",
         summary="Change my password",
         description="Ends every session; this device gets a new one.",
         response_model=TokenView,
@@ -59,6 +60,7 @@ def add_passwords(router: ModuleRouter, parts: Parts) -> None:
     @router.post(
         "/password/forgot",
         access=Access.public(),
+        rate="login",
         summary="Have a mail sent to set a new password",
         description="Always answers the same.",
         status_code=202,
@@ -74,6 +76,7 @@ def add_passwords(router: ModuleRouter, parts: Parts) -> None:
     @router.post(
         "/password/reset",
         access=Access.public(),
+        rate="login",
         summary="Set a new password with the token of the mail",
         description="Ends every session. A second factor stays on.",
         response_model=DoneView,
@@ -98,6 +101,7 @@ def add_passwords(router: ModuleRouter, parts: Parts) -> None:
     @router.post(
         "/email/verify",
         access=Access.public(),
+        rate="login",
         summary="Confirm my address with the token of the mail",
         response_model=DoneView,
         errors=[CrossSiteRequestError, errors.MailTokenInvalidError],
@@ -115,6 +119,7 @@ def add_passwords(router: ModuleRouter, parts: Parts) -> None:
     @router.post(
         "/email/resend",
         access=Access.public(),
+        rate="login",
         summary="Have the mail sent again that confirms an address",
         description="Always answers the same.",
         status_code=202,

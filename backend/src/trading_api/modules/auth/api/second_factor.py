@@ -48,6 +48,7 @@ def add_second_factor(router: ModuleRouter, parts: Parts) -> None:
     @router.post(
         "/2fa/enable",
         access=Access.user(),
+        rate="login",
         summary="Switch the second factor on",
         description="Answers with recovery codes, which are shown this once.",
         response_model=RecoveryCodesView,
@@ -69,6 +70,7 @@ def add_second_factor(router: ModuleRouter, parts: Parts) -> None:
     @router.post(
         "/2fa/disable",
         access=Access.user(),
+        rate="login",
         summary="Switch the second factor off",
         response_model=DoneView,
         errors=[
@@ -92,6 +94,7 @@ def add_second_factor(router: ModuleRouter, parts: Parts) -> None:
     @router.post(
         "/2fa/recovery-codes",
         access=Access.user(),
+        rate="login",
         summary="Replace my recovery codes",
         response_model=RecoveryCodesView,
         errors=[errors.SecondFactorOffError, *PROOF_ERRORS],

@@ -143,6 +143,7 @@ def add_sign_in(router: ModuleRouter, parts: Parts) -> None:
     @router.post(
         "/2fa/verify",
         access=Access.public(),
+        rate="login",
         summary="Finish a sign-in with a code",
         description="Takes the challenge that `/login` answered with, on the same device.",
         response_model=TokenView,

@@ -1,7 +1,7 @@
 """Use cases of auth: each public method is one atomic unit and returns after its commit."""
 
-from trading_api.modules.auth.service.api_keys import ApiKeyService
 from trading_api.modules.auth.ports import Mailer
+from trading_api.modules.auth.service.api_keys import ApiKeyService
 from trading_api.modules.auth.service.credentials import Credentials
 from trading_api.modules.auth.service.desk import AuthPolicy, Challenge, Desk, SignIn
 from trading_api.modules.auth.service.mail import MailService

@@ -74,7 +74,7 @@ def client_of(
         Dispatch({prefix or "/": app}, hot),
         identity=Identity(settings=settings, clock=clock),
         ids=UuidV7Ids(),
-        error_shapes=router.error_shapes,
+        error_shapes={prefix + inner: shape for inner, shape in router.error_shapes.items()},
         limiter=limiter,
     )
     return httpx.AsyncClient(

@@ -36,7 +36,8 @@ TradingError
 │   ├── MarketClosedError             outside of the instrument's trading hours
 │   └── AccountLimitError             the user has as many accounts as one may have
 ├── RateLimitedError
-│   └── OrderRateError                too many orders at once
+│   ├── OrderRateError                too many orders at once
+│   └── StreamsExceededError          as many streams as one may have
 └── UnavailableError
     ├── StaleQuoteError               no fresh quote to trade on
     └── MarketUnavailableError        instruments or quotes can't be had right now
@@ -64,6 +65,7 @@ class BrokerErrorCode(ErrorCode):
 
     ACCOUNT_NOT_FOUND = "broker.account.not_found"
     ACCOUNT_LIMIT = "broker.account.limit_reached"
+    STREAMS_EXCEEDED = "broker.stream.limit_reached"
     EVENTS_GONE = "broker.events.gone"
     ACCOUNT_CURRENCY = "broker.account.currency_unsupported"
     ACCOUNT_NOT_RESETTABLE = "broker.account.not_resettable"
@@ -146,6 +148,13 @@ class AccountLimitError(DeniedError):
 
     code: ClassVar[ErrorCode] = BrokerErrorCode.ACCOUNT_LIMIT
     title: ClassVar[str] = "Too many trading accounts"
+
+
+class StreamsExceededError(RateLimitedError):
+    """The user has as many streams of quotes as one may have."""
+
+    code: ClassVar[ErrorCode] = BrokerErrorCode.STREAMS_EXCEEDED
+    title: ClassVar[str] = "Too many streams"
 
 
 class EventsGoneError(GoneError):

@@ -25,9 +25,11 @@ from trading_api.ledger.engine import Ledger
 from trading_api.modules.broker import tables
 from trading_api.modules.broker.adapters.market import DatafeedInstruments, DatafeedQuotes
 from trading_api.modules.broker.adapters.paper_venue import PaperModel, PaperVenue
+from trading_api.modules.broker.adapters.peers import AuthSignIn, DatafeedHistory
 from trading_api.modules.broker.api import internal_transfers
 from trading_api.modules.broker.api import v1 as api_v1
 from trading_api.modules.broker.api.internal import build_internal_router
+from trading_api.modules.broker.api.tv import build_tv_router
 from trading_api.modules.broker.consumers import (
     ConnectionFeed,
     EquityFeed,
@@ -56,10 +58,12 @@ from trading_api.modules.broker.service.financing import FinancingService
 from trading_api.modules.broker.service.floor import Floor
 from trading_api.modules.broker.service.leverage import LeverageService
 from trading_api.modules.broker.service.margin_calls import MarginService
+from trading_api.modules.broker.service.markets import MarketService
 from trading_api.modules.broker.service.marks import MarkService
 from trading_api.modules.broker.service.resets import ResetService
 from trading_api.modules.broker.service.retention import RetentionService
 from trading_api.modules.broker.service.risk import RiskGate
+from trading_api.modules.broker.service.streaming import MarketStream
 from trading_api.modules.broker.service.transfers import TransferService
 from trading_api.modules.broker.settings import BrokerSettings
 from trading_api.modules.broker.ws import v1 as ws_v1
@@ -246,6 +250,27 @@ class BrokerModule(Module):
             marks=MarkService(database=database, repository=MarkRepository())
         )
         absolute.include(internal_transfers.build_router(transfers, clock=clock), prefix="")
+        history = DatafeedHistory(client)
+        tv = build_tv_router(
+            accounts=accounts,
+            orders=orders,
+            positions=positions,
+            reports=self._reports,
+            leverage=leverage,
+            markets=MarketService(
+                database=database,
+                books=books,
+                accounts=accounts,
+                quotes=self._quotes,
+                instruments=instruments,
+                history=history,
+                policy=policy,
+            ),
+            stream=MarketStream(quotes=self._quotes, history=history, clock=clock),
+            sign_in=AuthSignIn(context.peers.client("auth")),
+            clock=clock,
+            cursors=cursors,
+        )
         return ModuleParts(
             routers={
                 "v1": api_v1.build_router(
@@ -256,6 +281,7 @@ class BrokerModule(Module):
                     leverage=leverage,
                     resets=resets,
                     controls=ControlService(database=database, books=books),
+                    tv=tv,
                     clock=clock,
                     cursors=cursors,
                 )

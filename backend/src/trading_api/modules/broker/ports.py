@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Collection
 from datetime import datetime, timedelta
-from typing import Protocol
+from typing import Any, Protocol
 
 from trading_api.modules.broker.domain.instrument import Instrument, Quote
 from trading_api.modules.broker.domain.matching import Match
@@ -48,6 +48,13 @@ class InstrumentSource(Protocol):
             MarketUnavailableError: the market can't be asked and the answer isn't known.
         """
 
+    async def list_tradable(self) -> list[Instrument]:
+        """Return what the venue takes orders on, by symbol.
+
+        Raises:
+            MarketUnavailableError: the market can't be asked and the answer isn't known.
+        """
+
 
 class Venue(Protocol):
     """Where orders trade; pure, so that the same seed, orders and quotes give the same fills."""
@@ -62,3 +69,32 @@ class Venue(Protocol):
         self, order: Order, quote: Quote, instrument: Instrument, *, is_new: bool = False
     ) -> Match:
         """Decide what a fresh quote does to an open order; ``is_new``: just accepted."""
+
+
+class SignIn(Protocol):
+    """Where users sign in."""
+
+    async def sign_in(self, *, login: str, password: str) -> tuple[str, int]:
+        """Return a new access token and for how many seconds it is good.
+
+        Raises:
+            UnauthenticatedError: login and password don't belong together.
+            UnavailableError: nobody can be asked.
+        """
+
+    async def sign_out(self, *, credential: str) -> None:
+        """End the sign-in behind an ``Authorization`` header."""
+
+
+class MarketHistory(Protocol):
+    """Bars of the market."""
+
+    async def read(
+        self, *, symbol: str, resolution: str, from_: int, to: int, credential: str | None
+    ) -> dict[str, list[Any]]:
+        """Return the columns ``t o h l c v`` of the bars in [from, to], seconds since 1970 UTC.
+
+        Raises:
+            InvalidInputError: an unknown symbol or resolution.
+            UnavailableError: nobody can be asked.
+        """

@@ -138,6 +138,7 @@ class DatafeedQuotes:
             price_scale=published.scale,
             sequence=published.sequence,
             at=from_us(published.at_us),
+            last=published.last,
         )
         self._quotes[quote.symbol] = quote
         self._newest_at = max(quote.at, self._newest_at or quote.at)
@@ -161,11 +162,23 @@ class DatafeedInstruments:
         Raises:
             MarketUnavailableError: datafeed never answered so far.
         """
+        return (await self._load()).get(symbol)
+
+    async def list_tradable(self) -> list[Instrument]:
+        """Return what the venue takes orders on, by symbol.
+
+        Raises:
+            MarketUnavailableError: datafeed never answered so far.
+        """
+        known = await self._load()
+        return [each for _, each in sorted(known.items()) if each.tradable]
+
+    async def _load(self) -> dict[str, Instrument]:
         async with self._asking:
             if self._known is None or self._is_old():
                 await self._ask()
         assert self._known is not None, "else asking raised"
-        return self._known.get(symbol)
+        return self._known
 
     def _is_old(self) -> bool:
         return self._clock.monotonic() - self._asked_at >= INSTRUMENTS_SECONDS

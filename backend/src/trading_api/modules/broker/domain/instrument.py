@@ -97,6 +97,7 @@ class Quote:
         price_scale: decimals of both.
         sequence: grows with every quote of the instrument.
         at: the instant it holds from, UTC.
+        last: the price that bars are built from, raw; 0 where it isn't known.
     """
 
     symbol: str
@@ -105,6 +106,7 @@ class Quote:
     price_scale: int
     sequence: int
     at: datetime
+    last: int = 0
 
     def touch(self, side: OrderSide) -> int:
         """Return the raw price that side trades at: buys on the ask, sells on the bid."""

@@ -41,8 +41,9 @@ class AccountRequest(Request):
         Annotated[str, StringConstraints(min_length=1, max_length=64, strip_whitespace=True)] | None
     ) = None
     currency: Annotated[str, StringConstraints(pattern=r"^[A-Z]{3}$")] = "USD"
-    position_mode: Literal["NETTING"] = Field(
-        "NETTING", description="how fills of one instrument come together"
+    position_mode: PositionMode = Field(
+        PositionMode.NETTING,
+        description="`NETTING`: one position per instrument; `HEDGING`: one per entry",
     )
 
 

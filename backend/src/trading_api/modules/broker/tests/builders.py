@@ -221,3 +221,6 @@ class FakeInstruments:
 
     async def find(self, symbol: str) -> Instrument | None:
         return INSTRUMENTS.get(symbol)
+
+    async def list_tradable(self) -> list[Instrument]:
+        return [each for _, each in sorted(INSTRUMENTS.items()) if each.tradable]

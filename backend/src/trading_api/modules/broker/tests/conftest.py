@@ -59,6 +59,7 @@ class Venue:
     """The broker's services on one database, and short ways to use them as one user."""
 
     database: Database
+    books: Books
     clock: Any
     market: FakeMarket
     accounts: AccountService
@@ -181,6 +182,7 @@ def build_venue(
     )
     return Venue(
         database=database,
+        books=books,
         clock=clock,
         market=market,
         accounts=accounts,

@@ -23,7 +23,6 @@ from trading_api.modules.broker.api.v1.parts import (
     replayed,
     user_of,
 )
-from trading_api.modules.broker.domain.account import PositionMode
 from trading_api.modules.broker.errors import (
     AccountCurrencyError,
     AccountLimitError,
@@ -93,7 +92,7 @@ def add_accounts(
             user_id=user_of(principal),
             name=request.name,
             currency_code=request.currency,
-            position_mode=PositionMode(request.position_mode),
+            position_mode=request.position_mode,
             idempotency_key=idempotency_key,
             now=clock.now(),
         )

@@ -42,6 +42,7 @@ def build_router(
     leverage: LeverageService,
     resets: ResetService,
     controls: ControlService,
+    tv: ModuleRouter | None = None,
     clock: Clock,
     cursors: Cursors,
 ) -> ModuleRouter:
@@ -53,6 +54,8 @@ def build_router(
     add_leverage(router, leverage, clock)
     add_resets(router, resets, clock)
     add_controls(router, controls, clock)
+    if tv is not None:
+        router.include(tv, prefix="/tv")
 
     @router.get(
         "/instruments/{symbol}",

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +80,23 @@ async def test_udf_client_in_node_pages_gaps_to_the_very_start_and_goes_on_live(
     done = await asyncio.to_thread(run)
     assert done.returncode == 0, done.stderr
     ensure_complete(json.loads(done.stdout))
+
+
+async def test_conformance_command_finds_nothing_wrong_here(
+    fleet: Fleet, person: Person, tmp_path: Path
+) -> None:
+    operator = replace(fleet, environ={**fleet.environ, "CONFORMANCE_TOKEN": person.token})
+    output = tmp_path / "conformance.json"
+    url = fleet.url + "/api/v1/datafeed/udf"
+    # Bars don't depend on the kind of database: the second fleet needs one symbol alone.
+    symbols = ["--symbols", "HIST:EURUSD"] if "DATABASE_URL" in fleet.environ else []
+    done = await asyncio.to_thread(
+        operator.manage, "conformance", url, "--wait", "1", "--output", str(output), *symbols
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    report = json.loads(output.read_text())
+    assert set(report["summary"]) == {"passed"}
+    assert report["summary"]["passed"] > 20
 
 
 @pytest.fixture(scope="module")

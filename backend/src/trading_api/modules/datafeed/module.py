@@ -17,7 +17,7 @@ from trading_api.modules.datafeed.api.bulk import build_bulk_router
 from trading_api.modules.datafeed.api.instruments import build_instruments_router
 from trading_api.modules.datafeed.api.udf import build_udf_router
 from trading_api.modules.datafeed.api.v1 import build_internal_router, build_router
-from trading_api.modules.datafeed.commands import ImportCommand
+from trading_api.modules.datafeed.commands import ConformanceCommand, ImportCommand
 from trading_api.modules.datafeed.consumers import CatalogueWatch, TextWriter
 from trading_api.modules.datafeed.domain.instrument import Exchange
 from trading_api.modules.datafeed.domain.resolution import parse_resolution
@@ -148,6 +148,11 @@ class DatafeedModule(Module):
             commands=(
                 Command("seed", "load the bundled market history", seed.run),
                 Command("import", "import a file of bars into a series", importing.run),
+                Command(
+                    "conformance",
+                    "run TradingView's data tests against a server",
+                    ConformanceCommand(clock).run,
+                ),
             ),
             outbox=outbox,
             leases=Leases(

@@ -151,6 +151,12 @@ SideNumber = Annotated[
     word_to_number(SIDE_WORDS),
     Field(description="1 buy, -1 sell; the words are understood too"),
 ]
+SideText = Annotated[
+    Literal[1, -1],
+    BeforeValidator(lambda value: {"1": 1, "-1": -1, **SIDE_WORDS}.get(value, value)),
+    Field(description="1 or `buy`, -1 or `sell`"),
+]
+"""A side in a query, where numbers are text."""
 ClientOrderId = Annotated[
     str,
     StringConstraints(pattern=r"^[\x21-\x7e]{1,64}$"),

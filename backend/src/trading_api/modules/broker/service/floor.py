@@ -149,6 +149,27 @@ class Floor:
         self._risk.ensure_allowed(desk, order.accept(), entries, quote, is_new=True)
         await self._risk.ensure_carried(desk, position.symbol, [*live, order.accept()])
 
+    def list_warnings(
+        self, desk: Desk, order: Order, instrument: Instrument, quote: Quote
+    ) -> tuple[str, ...]:
+        """Return what somebody should know before placing a drafted order, for people."""
+        found = []
+        if not self._venue.is_open(instrument, desk.now):
+            found.append("The market is closed; the order waits until it opens.")
+        position = desk.positions.get(order.position_id)
+        if position is not None and not position.is_flat:
+            grows = position.side is order.side
+            if grows and not (order.brackets.is_empty or position.brackets.is_empty):
+                found.append("The brackets of the position will be replaced by this order's.")
+            if not grows and order.quantity > abs(position.signed_quantity):
+                found.append("The order closes the position and opens one on the other side.")
+        match = Match()
+        if not order.type.has_trigger:
+            match = self._venue.meet(order.accept(), quote, instrument, is_new=True)
+        if 0 < match.quantity < order.quantity:
+            found.append("At this size the order fills in several parts.")
+        return tuple(found)
+
     async def accept(
         self,
         desk: Desk,

@@ -16,6 +16,7 @@ from trading_api.modules.broker.domain.margin import compute_reservation, comput
 from trading_api.modules.broker.domain.matching import takes_at_once
 from trading_api.modules.broker.domain.order import (
     CloseReason,
+    Measures,
     Order,
     OrderSide,
     OrderStatus,
@@ -306,6 +307,7 @@ class OrderService:
             instrument, quote = self._counter.ensure_tradable(market, desk)
             order = self._floor.draft(desk, ticket, instrument, quote)
             position = self._risk.position_of(desk, instrument)
+            warnings = self._floor.list_warnings(desk, order, instrument, quote)
             error: TradingError | None = None
             try:
                 await self._floor.ensure_acceptable(desk, order, instrument, quote)
@@ -327,6 +329,7 @@ class OrderService:
             reservation_minor=max(0, added),
             before=before,
             error=error,
+            warnings=warnings,
         )
 
     async def _find_repeat(
@@ -371,6 +374,8 @@ class OrderService:
             message = "a resting order can't become one that fills at once"
             raise _invalid("duration.type", "unexpected", message)
         measures = measure(ticket, instrument, quote, now)
+        if order.role is not None and order.is_open:
+            _ensure_leg_side(order, measures, quote)
         if measures.quantity <= order.filled_quantity:
             raise _invalid("qty", "not_above_filled", "must be above what is filled already")
         if order.filled_quantity and measures.brackets != order.brackets:
@@ -417,6 +422,20 @@ class OrderService:
             )
         await desk.load_orders(order.symbol)
         return order
+
+
+def _ensure_leg_side(leg: Order, measures: Measures, quote: Quote) -> None:
+    """Refuse a price at which a working leg would close its position at once."""
+    touch = quote.touch(leg.side)
+    limit, trigger = measures.limit_price, measures.trigger_price
+    if limit is not None and limit != leg.limit_price and leg.side.sign * (limit - touch) >= 0:
+        raise _invalid("limitPrice", "wrong_side", "would close the position at once")
+    if (
+        trigger is not None
+        and trigger != leg.trigger_price
+        and leg.side.sign * (touch - trigger) >= 0
+    ):
+        raise _invalid("stopPrice", "wrong_side", "would close the position at once")
 
 
 def _ticket_of(order: Order, change: OrderChange) -> OrderTicket:

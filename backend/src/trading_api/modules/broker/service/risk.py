@@ -75,7 +75,7 @@ class RiskGate:
                 sum(
                     compute_worst_value(each, ())
                     for each in desk.positions.values()
-                    if each.symbol != order.symbol
+                    if each.position_id != position.position_id
                 ),
             )
             ensure_exposure(exposure, desk.account.currency, limits)

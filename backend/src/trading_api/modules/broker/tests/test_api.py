@@ -320,3 +320,118 @@ async def test_strange_ids_are_not_found(client: httpx.AsyncClient) -> None:
         for method in ("GET", "DELETE"):
             answer = await client.request(method, f"/orders/{order_id}")
             assert answer.status_code == 404, (order_id, answer.text)
+
+
+async def test_brackets_go_round_by_http(make_client: ClientOf, venue: Venue) -> None:
+    client = make_client()
+    placed = await client.post(
+        "/orders",
+        json={
+            "symbol": "AAPL",
+            "type": 1,
+            "side": 1,
+            "qty": 10,
+            "limitPrice": 195,
+            "takeProfit": "210",
+            "trailingStopPips": 100,
+            "stopType": 1,
+        },
+    )
+    assert placed.status_code == 200, placed.text
+    order_id = placed.json()["orderId"]
+    orders = {each["id"]: each for each in (await client.get("/orders")).json()}
+    entry = orders.pop(order_id)
+    assert (entry["takeProfit"], entry["trailingStopPips"], entry["stopType"]) == (210, 100, 1)
+    assert {(each["status"], each["parentId"], each["parentType"]) for each in orders.values()} == {
+        (3, order_id, 1)
+    }
+    patched = await client.put(
+        f"/orders/{order_id}", json={"trailingStopPips": None, "stopLoss": 190}
+    )
+    assert patched.status_code == 200, patched.text
+    assert (await client.get(f"/orders/{order_id}")).json()["stopLoss"] == 190
+
+    venue.clock.advance(0.5)
+    await venue.meet(venue.market.quote("194.00", "194.10"))
+    (position,) = (await client.get("/positions")).json()
+    assert (position["takeProfit"], position["stopLoss"]) == (210, 190)
+    bad = await client.put("/positions/AAPL/brackets", json={"takeProfit": 190})
+    assert bad.status_code == 422
+    assert bad.json()["errors"][0]["field"] == "takeProfit"
+    assert (await client.put("/positions/DEMO:AAPL/brackets", json={})).status_code == 200
+    assert (await client.put("/positions/DEMO:EURUSD/brackets", json={})).status_code == 404
+    turned = await client.post("/positions/AAPL/reverse")
+    assert turned.status_code == 200
+    assert [(each["side"], each["qty"]) for each in (await client.get("/positions")).json()] == [
+        (-1, 10)
+    ]
+    assert len((await client.get("/executions/AAPL")).json()) == 2
+    await venue.verify()
+
+
+async def test_orders_are_canceled_by_symbol_and_side(make_client: ClientOf) -> None:
+    client = make_client()
+    for side, price in ((1, 150), (1, 151), (-1, 250)):
+        order = {"symbol": "AAPL", "type": 1, "side": side, "qty": 1, "limitPrice": price}
+        assert (await client.post("/orders", json=order)).status_code == 200
+    answer = await client.delete("/orders", params={"symbol": "AAPL", "side": "-1"})
+    assert (answer.status_code, len(answer.json()["orderIds"])) == (200, 1), answer.text
+    answer = await client.delete("/orders", params={"side": "buy"})
+    assert len(answer.json()["orderIds"]) == 2
+    assert (await client.delete("/orders", params={"side": "2"})).status_code == 422
+
+
+async def test_confirmed_order_is_the_one_that_was_previewed(make_client: ClientOf) -> None:
+    client = make_client()
+    order = {"symbol": "AAPL", "type": 2, "side": 1, "qty": 10, "stopLoss": 190}
+    preview = (await client.post("/orders/preview", json=order)).json()
+    titles = [row["title"] for section in preview["sections"] for row in section["rows"]]
+    assert {"Commission", "Margin"} <= set(titles)
+    assert preview["warnings"] == []
+    confirmed = {**order, "confirmId": preview["confirmId"]}
+    assert (await client.post("/orders", json={**confirmed, "qty": 11})).status_code == 422
+    assert (await client.post("/orders", json=confirmed)).status_code == 200
+    turning = {**order, "side": -1, "qty": 12, "stopLoss": 210}
+    preview = (await client.post("/orders/preview", json=turning)).json()
+    assert ["other side" in each for each in preview["warnings"]] == [True]
+
+
+REASONS: dict[str, tuple[dict[str, Any], int]] = {
+    "unknown symbol": ({"symbol": "NOPE"}, 1),
+    "closed to trading": ({"symbol": "HIST:AAPL"}, 1),
+    "quantity": ({"qty": "1.5"}, 13),
+    "price step": ({"type": 1, "limitPrice": "190.001"}, 18),
+    "expired": ({"type": 1, "limitPrice": 190, "duration": {"type": "GTD", "datetime": 1}}, 4),
+    "unsupported": ({"postOnly": True}, 11),
+    "buying power": ({"qty": 5000}, 3),
+    "nothing to close": ({"isClose": True}, 99),
+}
+
+
+@pytest.mark.parametrize("case", REASONS)
+async def test_refused_orders_carry_fix_reasons(make_client: ClientOf, case: str) -> None:
+    changes, expected = REASONS[case]
+    order = {"symbol": "AAPL", "type": 2, "side": 1, "qty": 10, **changes}
+    answer = await make_client().post("/orders", json=order)
+    assert answer.status_code in (409, 422), answer.text
+    assert answer.json()["context"]["ordRejReason"] == expected, answer.text
+
+
+async def test_hedging_account_by_http(make_client: ClientOf, venue: Venue) -> None:
+    client = make_client()
+    opened = await client.post("/accounts", json={"name": "both", "positionMode": "HEDGING"})
+    of: dict[str, Any] = {"headers": {"X-Account-Id": opened.json()["id"]}}
+    for side in (1, -1):
+        order = {"symbol": "AAPL", "type": 2, "side": side, "qty": 10}
+        assert (await client.post("/orders", json=order, **of)).status_code == 200
+    long, short = sorted((await client.get("/positions", **of)).json(), key=lambda p: -p["side"])
+    closing = {"symbol": "AAPL", "type": 2, "side": -1, "qty": 10, "isClose": True}
+    assert (await client.post("/orders", json=closing, **of)).status_code == 422
+    assert (
+        await client.post("/orders", json={**closing, "positionId": long["id"]}, **of)
+    ).status_code == 200
+    assert (await client.delete(f"/positions/{short['id']}", **of)).status_code == 200
+    assert (await client.get("/positions", **of)).json() == []
+    # Somebody else's position isn't there.
+    assert (await make_client("usr_other").delete(f"/positions/{short['id']}")).status_code == 404
+    await venue.verify()

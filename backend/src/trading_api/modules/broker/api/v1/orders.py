@@ -49,7 +49,7 @@ from trading_api.modules.broker.schemas import (
     PlacedView,
     PreviewView,
 )
-from trading_api.modules.broker.schemas.wire import SIDES, SideNumber
+from trading_api.modules.broker.schemas.wire import SIDES, SideText
 from trading_api.modules.broker.service import OrderService, ReportService
 from trading_api.modules.broker.service.orders import canonical
 from trading_api.runtime.http import CurrentPrincipal, IdempotencyKey, ModuleRouter
@@ -210,7 +210,7 @@ def add_orders(
         principal: CurrentPrincipal,
         account_id: AccountId,
         symbol: SymbolFilter = None,
-        side: Annotated[SideNumber | None, Query(description="1 buy, -1 sell")] = None,
+        side: Annotated[SideText | None, Query(description="1 buy, -1 sell")] = None,
     ) -> Response:
         order_ids = await orders.cancel_orders(
             user_id=user_of(principal),

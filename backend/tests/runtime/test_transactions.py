@@ -389,3 +389,110 @@ async def test_transaction_when_every_connection_is_in_use_then_unavailable_soon
             await asyncio.wait_for(database.ping(), 2)
     await database.ping()
     await database.close()
+
+
+ADD_ITEM = ITEMS.insert()
+TAKE_ONE = (
+    ITEMS.update()
+    .where(ITEMS.c.id == sa.bindparam("of_id"))
+    .values(stock=ITEMS.c.stock - sa.bindparam("taken"))
+)
+
+
+def count_statements(database: Database) -> list[str]:
+    """Return a list that the text of each statement is added to."""
+    seen: list[str] = []
+
+    def note(_connection: Any, _cursor: Any, statement: str, *_rest: Any) -> None:
+        seen.append(statement)
+
+    sa.event.listen(database.engine.sync_engine, "before_cursor_execute", note)
+    return seen
+
+
+async def test_later_when_commands_of_several_keys_wait_then_written_in_one_statement(
+    database: Database,
+) -> None:
+    def adding(number: int) -> Any:
+        async def command(transaction: Transaction) -> int:
+            transaction.later(ADD_ITEM, {"id": number, "stock": number})
+            return number
+
+        return command
+
+    seen = count_statements(database)
+    numbers = range(10, 30)
+    groups = [database.group(adding(number), key=f"item {number}") for number in numbers]
+    assert await asyncio.gather(*groups) == list(numbers)
+    # The first may have gone alone while the others gathered.
+    assert len([each for each in seen if each.startswith("INSERT")]) <= 2
+    assert [await read_stock(database, number) for number in numbers] == list(numbers)
+
+
+async def test_later_when_a_command_reads_then_it_sees_what_it_and_its_key_wrote(
+    database: Database,
+) -> None:
+    async def add(transaction: Transaction) -> None:
+        transaction.later(ADD_ITEM, {"id": 2, "stock": 5})
+
+    async def take(transaction: Transaction) -> Any:
+        transaction.later(TAKE_ONE, {"of_id": 2, "taken": 1})
+        return await transaction.scalar(sa.select(ITEMS.c.stock).where(ITEMS.c.id == 2))
+
+    async def look(transaction: Transaction) -> Any:
+        return await transaction.scalar(sa.select(ITEMS.c.stock).where(ITEMS.c.id == 2))
+
+    found = await asyncio.gather(
+        database.group(look),
+        database.group(add, key="2"),
+        database.group(take, key="2"),
+        database.group(take, key="2"),
+        database.group(look),
+    )
+    assert list(found) == [None, None, 4, 3, 3]
+
+
+async def test_later_when_a_row_is_refused_at_the_end_then_its_neighbours_are_written(
+    database: Database,
+) -> None:
+    def taking(number: int, taken: int) -> Any:
+        async def command(transaction: Transaction) -> str:
+            transaction.later(ADD_ITEM, {"id": number, "stock": 1})
+            transaction.later(TAKE_ONE, {"of_id": number, "taken": taken})
+            return f"took {taken}"
+
+        return command
+
+    taken = {10: 1, 11: 2, 12: 0, 13: 1}
+    outcomes = await asyncio.gather(
+        *(database.group(taking(number, n), key=str(number)) for number, n in taken.items()),
+        return_exceptions=True,
+    )
+    assert [isinstance(each, Exception) for each in outcomes] == [False, True, False, False]
+    assert [await read_stock(database, number) for number in (10, 12, 13)] == [0, 1, 0]
+    async with database.snapshot() as snapshot:
+        assert await snapshot.first(sa.select(ITEMS).where(ITEMS.c.id == 11)) is None
+
+
+async def test_later_when_a_command_refuses_then_what_it_left_is_forgotten(
+    database: Database,
+) -> None:
+    async def refuse(transaction: Transaction) -> None:
+        transaction.later(ADD_ITEM, {"id": 20, "stock": 1})
+        raise ConflictError("not now")
+
+    async def add(transaction: Transaction) -> None:
+        transaction.later(ADD_ITEM, {"id": 21, "stock": 1})
+
+    outcomes = await asyncio.gather(
+        *(database.group(each, key=str(i)) for i, each in enumerate([add_nothing, refuse, add])),
+        return_exceptions=True,
+    )
+    assert [type(each) for each in outcomes] == [type(None), ConflictError, type(None)]
+    async with database.snapshot() as snapshot:
+        found = await snapshot.all(sa.select(ITEMS.c.id).where(ITEMS.c.id >= 20))
+    assert [row.id for row in found] == [21]
+
+
+async def add_nothing(_transaction: Transaction) -> None:
+    return None

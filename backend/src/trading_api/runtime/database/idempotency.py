@@ -11,7 +11,6 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError
 
 from trading_api.kernel.clock import Clock, to_us
@@ -20,6 +19,7 @@ from trading_api.kernel.errors import (
     IdempotencyKeyReusedError,
     RequestInProgressError,
 )
+from trading_api.runtime.database import statements
 from trading_api.runtime.database.schema import Id, Instant
 from trading_api.runtime.database.transactions import Transaction
 
@@ -110,14 +110,10 @@ class Idempotency:
         """Freeze the result in the same transaction; no effect without a key."""
         if key is None:
             return
-        await transaction.execute(
-            self._table.update()
-            .where(
-                self._table.c.user_id == user_id,
-                self._table.c.operation == operation,
-                self._table.c.key == key,
-            )
-            .values(result=json.dumps(result))
+        row = {"user_id": user_id, "operation": operation, "key": key}
+        transaction.later(
+            statements.update(self._table, ("user_id", "operation", "key"), ("result",)),
+            statements.keyed(row, {"result": json.dumps(result)}),
         )
 
     async def remove_older_than(self, transaction: Transaction, *, instant: datetime) -> int:
@@ -130,17 +126,15 @@ class Idempotency:
     async def _insert(
         self, transaction: Transaction, user_id: str, operation: str, key: str, body: str
     ) -> bool:
-        insert = postgresql.insert if transaction.dialect == "postgresql" else sqlite.insert
+        row = {
+            "user_id": user_id,
+            "operation": operation,
+            "key": key,
+            "body": body,
+            "created_at_us": to_us(self._clock.now()),
+        }
         result = await transaction.execute(
-            insert(self._table)
-            .values(
-                user_id=user_id,
-                operation=operation,
-                key=key,
-                body=body,
-                created_at_us=to_us(self._clock.now()),
-            )
-            .on_conflict_do_nothing()
+            statements.insert_or_skip(self._table, transaction.dialect, *row), row
         )
         return result.rowcount == 1
 

@@ -15,6 +15,7 @@ from trading_api.contracts.envelope import Envelope, Event
 from trading_api.kernel.clock import Clock, from_us, to_us
 from trading_api.kernel.ids import IdSource
 from trading_api.runtime import context
+from trading_api.runtime.database import statements
 from trading_api.runtime.database.schema import Id, Instant, RowNumber
 from trading_api.runtime.database.transactions import Transaction
 
@@ -72,8 +73,8 @@ class Outbox:
         For events of one key to keep their order the caller locks the key's row first.
         """
         event_id = self._ids.new("evt")
-        await transaction.execute(
-            self.table.insert(),
+        transaction.later(
+            statements.insert(self.table),
             {
                 "event_id": event_id,
                 "type": event.TYPE,
@@ -87,6 +88,7 @@ class Outbox:
                 "causation_id": context.causation_id.get(),
                 "traceparent": context.traceparent.get(),
             },
+            is_unread=True,
         )
         transaction.after_commit(self._tell)
         return event_id

@@ -48,6 +48,9 @@ T = TypeVar("T")
 Dialect = Literal["sqlite", "postgresql"]
 Parameters = Mapping[str, Any] | Sequence[Mapping[str, Any]]
 
+_Waiting = dict[Executable, list[Mapping[str, Any]]]
+"""Parameters of statements that wait, in the order in which the statements came first."""
+
 GROUP_SIZE_MAX = 64
 """Commands that share one commit; beyond it the wait of the first outweighs the saved syncs."""
 
@@ -65,17 +68,60 @@ class Transaction:
     On SQLite a statement that has begun runs to its end, whoever is cancelled; see ``inline``.
     """
 
-    __slots__ = ("_after_commit", "connection", "dialect")
+    __slots__ = ("_after_commit", "_later", "_unread", "connection", "dialect")
 
     def __init__(self, connection: AsyncConnection, dialect: Dialect) -> None:
         self.connection = connection
         self.dialect: Dialect = dialect
         self._after_commit: list[Callable[[], None]] = []
+        self._later: _Waiting = {}
+        self._unread: _Waiting = {}
 
     async def execute(
         self, statement: Executable, parameters: Parameters | None = None
     ) -> CursorResult[Any]:
         """Run a Core statement, with one set of parameters or many."""
+        if self._later:
+            await self._run(self._later)
+        return await self._execute(statement, parameters)
+
+    def later(
+        self, statement: Executable, parameters: Mapping[str, Any], *, is_unread: bool = False
+    ) -> None:
+        """Run a write at the end, in one go with the same statement's other parameters.
+
+        In a group they wait for the group's end, so that its commands share their statements. A
+        statement that comes first runs before every other that comes after it; what this
+        transaction executes itself sees all it wrote before.
+
+        Args:
+            statement: built once, and used for all its parameters.
+            is_unread: nothing in this transaction reads it, so ``execute`` needn't wait for it.
+        """
+        waiting = self._unread if is_unread else self._later
+        waiting.setdefault(statement, []).append(parameters)
+
+    async def flush(self) -> None:
+        """Run what waits for the end; the database calls it before it commits."""
+        await self._run(self._later)
+        await self._run(self._unread)
+
+    def adopt(self, inner: "Transaction") -> None:
+        """Take over what a command of a group left for the end and for after the commit."""
+        for mine, theirs in ((self._later, inner._later), (self._unread, inner._unread)):
+            for statement, listed in theirs.items():
+                mine.setdefault(statement, []).extend(listed)
+        self._after_commit.append(inner.committed)
+
+    async def _run(self, waiting: "_Waiting") -> None:
+        while waiting:
+            statement = next(iter(waiting))
+            listed = waiting.pop(statement)
+            await self._execute(statement, listed if len(listed) > 1 else listed[0])
+
+    async def _execute(
+        self, statement: Executable, parameters: Parameters | None
+    ) -> CursorResult[Any]:
         if self.dialect == "sqlite":
             return await _execute_inline(self.connection, statement, parameters)
         return await self.connection.execute(statement, parameters)
@@ -159,6 +205,7 @@ class Database:
             transaction = Transaction(connection, self.dialect)
             try:
                 yield transaction
+                await transaction.flush()
             except BaseException:
                 await _finish(connection.rollback())
                 raise
@@ -194,14 +241,21 @@ class Database:
                 await asyncio.sleep(random.uniform(0.01, 0.16))  # noqa: S311 - jitter
         raise AssertionError("unreachable")
 
-    async def group(self, command: Callable[[Transaction], Awaitable[T]]) -> T:
+    async def group(
+        self, command: Callable[[Transaction], Awaitable[T]], *, key: str | None = None
+    ) -> T:
         """Run ``command`` in a transaction shared with others that wait; return after the commit.
 
         Each command has a savepoint, so one that raises never fails its neighbours. Where the
         shared transaction can't commit, the commands are replayed one by one. A command must
         have no effect outside the transaction, since it may run twice.
+
+        Args:
+            key: names all that the command reads and writes, such as an account it locks. What
+                commands of different keys leave for ``later`` is written together; a command
+                finds everything written by those before it that have its key, or none.
         """
-        queued: _Queued[T] = _Queued(command)
+        queued: _Queued[T] = _Queued(command, key)
         self._group_queue.append(queued)
         if self._group_task is None or self._group_task.done():
             self._group_task = asyncio.ensure_future(self._drain_groups())
@@ -262,8 +316,14 @@ class Database:
         outcomes: list[tuple[Any, BaseException | None]] = []
         try:
             async with self.transaction() as transaction:
+                waiting: set[str] = set()
                 for queued in batch:
-                    outcomes.append(await _in_savepoint(transaction, queued.command))
+                    if queued.key is None or queued.key in waiting:
+                        await transaction.flush()
+                        waiting.clear()
+                    outcomes.append(await _in_savepoint(transaction, queued))
+                    if queued.key is not None:
+                        waiting.add(queued.key)
         except Exception:
             log.warning("group_commit_replayed", size=len(batch), exc_info=True)
             return False
@@ -281,10 +341,13 @@ class Database:
 class _Queued(Generic[T]):
     """A command that waits for its group, and the future its caller waits on."""
 
-    __slots__ = ("_command", "_context", "outcome")
+    __slots__ = ("_command", "_context", "key", "outcome")
 
-    def __init__(self, command: Callable[[Transaction], Awaitable[T]]) -> None:
+    def __init__(
+        self, command: Callable[[Transaction], Awaitable[T]], key: str | None = None
+    ) -> None:
         self._command = command
+        self.key = key
         self._context = copy_context()
         self.outcome: asyncio.Future[T] = asyncio.get_running_loop().create_future()
 
@@ -306,15 +369,17 @@ class _Queued(Generic[T]):
 
 
 async def _in_savepoint(
-    transaction: Transaction, command: Callable[[Transaction], Awaitable[T]]
+    transaction: Transaction, queued: "_Queued[T]"
 ) -> tuple[T | None, Exception | None]:
     inner = Transaction(transaction.connection, transaction.dialect)
     try:
         async with transaction.connection.begin_nested():
-            value = await command(inner)
+            value = await queued.command(inner)
+            if queued.key is None:
+                await inner.flush()
     except TradingError as error:
         return None, error
-    transaction.after_commit(inner.committed)
+    transaction.adopt(inner)
     return value, None
 
 

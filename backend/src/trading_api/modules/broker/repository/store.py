@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
+from functools import cache
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
@@ -35,7 +36,7 @@ from trading_api.modules.broker.tables import (
     orders,
     positions,
 )
-from trading_api.runtime.database import Transaction
+from trading_api.runtime.database import Transaction, statements
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -66,6 +67,36 @@ _ACCOUNT = sa.select(
 )
 
 
+# What every order needs is built once; building takes longer than running.
+_LOCK_ACCOUNT = _ACCOUNT.where(
+    accounts.c.account_id == sa.bindparam("of_account_id")
+).with_for_update(of=accounts)
+_POSITIONS = (
+    sa.select(positions)
+    .where(
+        positions.c.account_id == sa.bindparam("of_account_id"),
+        sa.or_(
+            positions.c.signed_quantity != 0,
+            positions.c.position_id == positions.c.symbol,
+        ),
+    )
+    .order_by(positions.c.position_id)
+)
+_LIVE_ORDERS = (
+    sa.select(orders)
+    .where(orders.c.account_id == sa.bindparam("of_account_id"), IS_LIVE)
+    .order_by(orders.c.order_id)
+)
+_LIVE_ORDERS_IN = _LIVE_ORDERS.where(orders.c.symbol == sa.bindparam("of_symbol"))
+
+
+@cache
+def _save_order(columns: tuple[str, ...]) -> sa.Update:
+    return statements.update(orders, ("order_id",), columns).where(
+        orders.c.status.not_in(CLOSED_STATUSES)
+    )
+
+
 class BrokerRepository:
     """Reads and writes accounts, orders, executions, positions and events in a transaction."""
 
@@ -84,17 +115,15 @@ class BrokerRepository:
 
     async def lock_account(self, transaction: Transaction, account_id: str) -> Account | None:
         """Return an account and hold its lock to the end: all it does is in one order."""
-        row = await transaction.first(
-            _ACCOUNT.where(accounts.c.account_id == account_id).with_for_update(of=accounts)
-        )
+        row = await transaction.first(_LOCK_ACCOUNT, {"of_account_id": account_id})
         return None if row is None else rows.account_of(row._mapping)
 
     async def save_account(self, transaction: Transaction, account: Account) -> None:
         """Store what changed in a locked account: its sequences, switches and leverages."""
-        await transaction.execute(
-            accounts.update()
-            .where(accounts.c.account_id == account.account_id)
-            .values(rows.mutable_values(account))
+        values = rows.mutable_values(account)
+        transaction.later(
+            statements.update(accounts, ("account_id",), tuple(values)),
+            statements.keyed({"account_id": account.account_id}, values),
         )
 
     async def find_platform_control(
@@ -148,14 +177,13 @@ class BrokerRepository:
 
     async def add_order(self, transaction: Transaction, order: Order, *, ticket: str) -> None:
         """Write an accepted order with the canonical request it came from."""
-        await transaction.execute(orders.insert(), {**rows.order_values(order), "ticket": ticket})
+        transaction.later(statements.insert(orders), {**rows.order_values(order), "ticket": ticket})
 
     async def save_order(self, transaction: Transaction, order: Order) -> None:
         """Store an order's new state; what is closed in the table stays as it is."""
+        values = rows.order_values(order)
         result = await transaction.execute(
-            orders.update()
-            .where(orders.c.order_id == order.order_id, orders.c.status.not_in(CLOSED_STATUSES))
-            .values(rows.order_values(order))
+            _save_order(tuple(values)), statements.keyed({"order_id": order.order_id}, values)
         )
         assert result.rowcount == 1, f"{order.order_id} was closed under its account's lock"
 
@@ -185,12 +213,10 @@ class BrokerRepository:
         self, transaction: Transaction, account_id: str, *, symbol: str | None = None
     ) -> list[Order]:
         """Return an account's open orders and held brackets, oldest first."""
-        condition: sa.ColumnElement[bool] = sa.and_(orders.c.account_id == account_id, IS_LIVE)
+        statement, parameters = _LIVE_ORDERS, {"of_account_id": account_id}
         if symbol is not None:
-            condition = sa.and_(condition, orders.c.symbol == symbol)
-        found = await transaction.all(
-            sa.select(orders).where(condition).order_by(orders.c.order_id)
-        )
+            statement, parameters = _LIVE_ORDERS_IN, {**parameters, "of_symbol": symbol}
+        found = await transaction.all(statement, parameters)
         return [rows.order_of(row._mapping) for row in found]
 
     async def list_closed_since(
@@ -292,7 +318,7 @@ class BrokerRepository:
 
     async def add_execution(self, transaction: Transaction, execution: Execution) -> None:
         """Write an execution; the table takes no change of it ever after."""
-        await transaction.execute(executions.insert(), rows.execution_values(execution))
+        transaction.later(statements.insert(executions), rows.execution_values(execution))
 
     async def list_executions(
         self,
@@ -333,28 +359,13 @@ class BrokerRepository:
 
     async def list_positions(self, transaction: Transaction, account_id: str) -> list[Position]:
         """Return an account's open positions and the instruments' own, flat ones too, by id."""
-        found = await transaction.all(
-            sa.select(positions)
-            .where(
-                positions.c.account_id == account_id,
-                sa.or_(
-                    positions.c.signed_quantity != 0,
-                    positions.c.position_id == positions.c.symbol,
-                ),
-            )
-            .order_by(positions.c.position_id)
-        )
+        found = await transaction.all(_POSITIONS, {"of_account_id": account_id})
         return [rows.position_of(row._mapping) for row in found]
 
     async def save_position(self, transaction: Transaction, position: Position) -> None:
         """Write a position, new or not."""
-        insert = postgresql.insert if transaction.dialect == "postgresql" else sqlite.insert
         values = rows.position_values(position)
-        await transaction.execute(
-            insert(positions)
-            .values(values)
-            .on_conflict_do_update(index_elements=["account_id", "position_id"], set_=values)
-        )
+        transaction.later(statements.upsert(positions, transaction.dialect, *values), values)
 
     async def list_held_symbols(
         self, transaction: Transaction, account_id: str | None = None
@@ -383,10 +394,8 @@ class BrokerRepository:
 
     async def add_events(self, transaction: Transaction, events: Sequence[AccountEvent]) -> None:
         """Append events of a locked account."""
-        if events:
-            await transaction.execute(
-                account_events.insert(), [rows.event_values(event) for event in events]
-            )
+        for event in events:
+            transaction.later(statements.insert(account_events), rows.event_values(event))
 
     async def list_notices(
         self, transaction: Transaction, account_id: str, *, limit: int

@@ -155,7 +155,7 @@ class MatchingService:
             await desk.close()
             return corrected
 
-        return await self._database.group(command)
+        return await self._database.group(command, key=account_id)
 
     async def _each_account(
         self,
@@ -199,7 +199,7 @@ class MatchingService:
             await desk.close()
             return changed
 
-        return await self._database.group(command)
+        return await self._database.group(command, key=account_id)
 
     async def _on_order(
         self, desk: Desk, order_id: str, market: tuple[Instrument, Quote] | None

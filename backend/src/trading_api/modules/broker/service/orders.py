@@ -173,7 +173,7 @@ class OrderService:
             await keyed.finish(transaction, {"order_id": placed.order_id})
             return placed
 
-        return await self._database.group(command)
+        return await self._database.group(command, key=account_id)
 
     async def modify_order(
         self,
@@ -227,7 +227,7 @@ class OrderService:
             await desk.close()
             return order
 
-        return await self._database.group(command)
+        return await self._database.group(command, key=account_id)
 
     async def cancel_order(
         self, *, user_id: str, account_id: str | None, order_id: str, now: datetime
@@ -285,7 +285,7 @@ class OrderService:
             await desk.close()
             return canceled
 
-        return await self._database.group(command)
+        return await self._database.group(command, key=account_id)
 
     async def preview_order(
         self, *, user_id: str, account_id: str | None, ticket: OrderTicket, now: datetime

@@ -9,6 +9,8 @@ UnauthenticatedError
 ├── RefreshTokenExpiredError    idle for too long, or the session's end has come
 ├── RefreshTokenReusedError     used before; its whole session is ended
 └── SessionEndedError           logged out, revoked or disabled
+MalformedRequestError
+└── ExternalSignInRefusedError
 PermissionDeniedError
 ├── ApiKeyScopeError            more than its owner may give
 ├── UserDisabledError           right password, but switched off by an operator
@@ -17,10 +19,12 @@ PermissionDeniedError
 └── SessionNotFreshError        signed in too long ago for this
 NotFoundError
 ├── ApiKeyNotFoundError         not there, revoked, or not this user's
+├── ExternalProviderUnknownError
 ├── SessionNotFoundError
 ├── PasskeyNotFoundError
 └── UserNotFoundError
 ConflictError
+├── ExternalEmailError          somebody's address, but not proven to be the same person's
 ├── ApiKeyLimitError
 ├── EmailTakenError
 ├── SecondFactorOnError
@@ -48,6 +52,7 @@ from trading_api.kernel.errors import (
     ConflictError,
     ErrorCode,
     InvalidInputError,
+    MalformedRequestError,
     NotFoundError,
     PermissionDeniedError,
     RateLimitedError,
@@ -76,6 +81,9 @@ class AuthErrorCode(ErrorCode):
     API_KEY_SCOPE_REFUSED = "auth.api_key.scope_refused"
     API_KEY_LIMIT = "auth.api_key.limit"
     API_KEY_REFUSED = "auth.api_key.refused"
+    EXTERNAL_SIGN_IN_REFUSED = "auth.external.refused"
+    EXTERNAL_EMAIL_REFUSED = "auth.external.email_refused"
+    EXTERNAL_PROVIDER_UNKNOWN = "auth.external.provider_unknown"
     LOGIN_THROTTLED = "auth.login.throttled"
     SECOND_FACTOR_INVALID = "auth.second_factor.invalid"
     SECOND_FACTOR_ON = "auth.second_factor.on"
@@ -316,3 +324,24 @@ class SealBrokenError(TradingError):
 
     code: ClassVar[ErrorCode] = AuthErrorCode.SEAL_BROKEN
     title: ClassVar[str] = "Internal error"
+
+
+class ExternalSignInRefusedError(MalformedRequestError):
+    """The way to a provider and back was not gone as it must be, or its token isn't good."""
+
+    code: ClassVar[ErrorCode] = AuthErrorCode.EXTERNAL_SIGN_IN_REFUSED
+    title: ClassVar[str] = "Sign-in by a provider refused"
+
+
+class ExternalEmailError(ConflictError):
+    """The provider's address can't be connected with a user: one of them isn't confirmed."""
+
+    code: ClassVar[ErrorCode] = AuthErrorCode.EXTERNAL_EMAIL_REFUSED
+    title: ClassVar[str] = "E-mail address can't be connected"
+
+
+class ExternalProviderUnknownError(NotFoundError):
+    """No such provider is configured."""
+
+    code: ClassVar[ErrorCode] = AuthErrorCode.EXTERNAL_PROVIDER_UNKNOWN
+    title: ClassVar[str] = "Provider not found"

@@ -16,7 +16,7 @@ from trading_api.kernel.clock import Clock
 from trading_api.kernel.errors import TradingError
 from trading_api.modules.auth.domain import Role, User
 from trading_api.modules.auth.domain.audit import HOST
-from trading_api.modules.auth.schemas import UserView, parse_email
+from trading_api.modules.auth.schemas import AdministeredUserView, UserView, parse_email
 from trading_api.modules.auth.service import AuthServices
 from trading_api.runtime.identity import access_token_seconds_max
 from trading_api.runtime.module import Command
@@ -37,7 +37,9 @@ def commands(
     keys = _Keys(settings, clock)
     return (
         Command(
-            "users", "list, create, disable, enable users; give roles; issue tokens", users.run
+            "users",
+            "list, show, create, disable, enable users; roles, passwords, sign-ins, tokens; verify",
+            users.run,
         ),
         Command("keys", "list and rotate the keys that sign access tokens", keys.run),
     )
@@ -67,6 +69,16 @@ class _Users:
         )
         for name, text in (("disable", "switch a user off"), ("enable", "switch a user on")):
             _verb(verbs, name, self._switch, text).add_argument("email")
+        _verb(verbs, "show", self._show, "show a user with sign-ins").add_argument("email")
+        password = _verb(verbs, "password", self._password, "set a password; ends every sign-in")
+        password.add_argument("email")
+        password.add_argument(
+            "--password-stdin", action="store_true", help="read the password from standard input"
+        )
+        sessions = _verb(verbs, "sessions", self._sessions, "list a user's sign-ins, or end them")
+        sessions.add_argument("email")
+        sessions.add_argument("--end", action="store_true", help="end all of them")
+        _verb(verbs, "verify", self._verify, "prove sign-ins, secrets and the audit's chain")
         role = _verb(verbs, "role", self._role, "give a user exactly these roles")
         role.add_argument("email")
         role.add_argument("roles", nargs="+", choices=list(Role))
@@ -113,6 +125,49 @@ class _Users:
         )
         _say(_line(user))
         return 0
+
+    async def _show(self, options: argparse.Namespace) -> int:
+        user = await self._service.users.get_by_email(email=options.email)
+        factor = await self._service.second_factor.get_status(user_id=user.id)
+        view = {
+            **AdministeredUserView.of_user(user).model_dump(mode="json"),
+            "second_factor": factor.enabled_at is not None,
+            "recovery_codes_left": factor.recovery_codes_left,
+            "passkeys": factor.passkeys,
+        }
+        _say(json.dumps(view, indent=1))
+        return 0
+
+    async def _password(self, options: argparse.Namespace) -> int:
+        password = await asyncio.to_thread(_ask_password, from_stdin=options.password_stdin)
+        user = await self._service.passwords.set_by_operator(
+            email=options.email, new=password, now=self._clock.now()
+        )
+        _say(_line(user))
+        return 0
+
+    async def _sessions(self, options: argparse.Namespace) -> int:
+        now = self._clock.now()
+        user = await self._service.users.get_by_email(email=options.email)
+        if options.end:
+            count = await self._service.sessions.log_out_everywhere(
+                user_id=user.id, caller=HOST, now=now
+            )
+            _say(f"{count} ended")
+            return 0
+        for each in await self._service.sessions.list_sessions(user_id=user.id, now=now):
+            _say(
+                f"{each.id}  {each.last_used_at:%Y-%m-%d %H:%M}  {each.address:15}  "
+                f"{each.user_agent[:60]}"
+            )
+        return 0
+
+    async def _verify(self, _options: argparse.Namespace) -> int:
+        found = await self._service.administration.verify(now=self._clock.now())
+        for each in found:
+            _say(f"{each.id}  {each.subject}  {each.message}")
+        _say(f"{len(found)} violations")
+        return 1 if found else 0
 
     async def _role(self, options: argparse.Namespace) -> int:
         user = await self._service.users.set_roles(

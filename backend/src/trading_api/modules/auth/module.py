@@ -11,6 +11,7 @@ from trading_api.modules.auth.adapters.file_mailer import FileMailer
 from trading_api.modules.auth.adapters.file_signer import FileSigner
 from trading_api.modules.auth.adapters.sealer import KeySealer
 from trading_api.modules.auth.adapters.smtp_mailer import SmtpMailer
+from trading_api.modules.auth.adapters.webauthn_passkeys import WebauthnPasskeys
 from trading_api.modules.auth.api.cookies import Cookies
 from trading_api.modules.auth.api.parts import Parts
 from trading_api.modules.auth.api.v1 import internal_routes, public_routes
@@ -28,6 +29,7 @@ from trading_api.modules.auth.service import AuthPolicy, AuthServices, Desk
 from trading_api.modules.auth.settings import AuthSettings
 from trading_api.modules.auth.tables import leases_table, outbox_table
 from trading_api.runtime.database import Lease, Leases, Outbox
+from trading_api.runtime.http.cursors import Cursors
 from trading_api.runtime.identity import access_token_seconds_max
 from trading_api.runtime.module import (
     BackgroundTask,
@@ -63,6 +65,7 @@ class AuthModule(Module):
         if mistakes:
             raise ConfigurationError(mistakes)
         database = context.require_database()
+        secret_key = load_secret_key(context.settings.secrets_directory, context.environ)
         self._signer = FileSigner(
             context.settings.secrets_directory,
             clock=context.clock,
@@ -83,13 +86,12 @@ class AuthModule(Module):
                 hasher=self._hasher,
                 signer=self._signer,
                 announcer=announcer,
-                sealer=KeySealer(
-                    load_secret_key(context.settings.secrets_directory, context.environ)
-                ),
+                sealer=KeySealer(secret_key),
                 policy=policy_of(settings, context.settings),
                 random_bytes=os.urandom,
             ),
             mailer=mailer_of(settings, context.settings),
+            passkeys=passkeys_of(settings, context.settings),
         )
 
         async def beat(_lease: Lease | None) -> None:
@@ -120,6 +122,8 @@ class AuthModule(Module):
                             is_secure=context.settings.uses_secure_cookies,
                         ),
                         clock=context.clock,
+                        user_cursors=Cursors(secret_key, purpose="auth.users"),
+                        audit_cursors=Cursors(secret_key, purpose="auth.audit"),
                     )
                 )
             },
@@ -156,6 +160,16 @@ def mailer_of(settings: AuthSettings, platform: PlatformSettings) -> Mailer:
         username=settings.smtp_username or None,
         password=settings.smtp_password.get_secret_value() or None,
         sender=settings.mail_from,
+    )
+
+
+def passkeys_of(settings: AuthSettings, platform: PlatformSettings) -> WebauthnPasskeys:
+    """Return who speaks WebAuthn for our site."""
+    return WebauthnPasskeys(
+        site=settings.site_url,
+        name=settings.site_name,
+        origins=sorted(platform.allowed_origins),
+        any_port=not platform.is_production,
     )
 
 

@@ -73,6 +73,68 @@ class Sealer(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class NewPasskey:
+    """A passkey that passed the rules.
+
+    Attributes:
+        credential_id: base64url.
+        public_key: base64url of the COSE key.
+    """
+
+    credential_id: str
+    public_key: str
+    sign_count: int
+    is_backed_up: bool
+
+
+@dataclass(frozen=True, slots=True)
+class PasskeyUse:
+    """A signature that passed the rules."""
+
+    sign_count: int
+
+
+class PasskeyChecker(Protocol):
+    """Speaks WebAuthn: asks authenticators and checks what they answer."""
+
+    def registration_options(
+        self, *, user_id: str, email: str, full_name: str, challenge: str, known: Sequence[str]
+    ) -> Mapping[str, Any]:
+        """Return what a browser needs to make a passkey; ``known`` ones make none."""
+        ...
+
+    def sign_in_options(self, *, challenge: str) -> Mapping[str, Any]:
+        """Return what a browser needs to sign in with any passkey."""
+        ...
+
+    def challenge_of(self, credential: Mapping[str, Any]) -> str:
+        """Return the challenge that an answer claims to answer; "" where it claims none."""
+        ...
+
+    def credential_id_of(self, credential: Mapping[str, Any]) -> str:
+        """Return the id of the passkey that answered; "" where there is none."""
+        ...
+
+    def check_registration(self, credential: Mapping[str, Any], *, challenge: str) -> NewPasskey:
+        """Check a new passkey.
+
+        Raises:
+            PasskeyInvalidError: it breaks a rule.
+        """
+        ...
+
+    def check_sign_in(
+        self, credential: Mapping[str, Any], *, challenge: str, public_key: str
+    ) -> PasskeyUse:
+        """Check a signature.
+
+        Raises:
+            PasskeyInvalidError: it is wrong.
+        """
+        ...
+
+
 class MailError(Exception):
     """A mail wasn't taken.
 

@@ -10,12 +10,14 @@ from email_validator import EmailNotValidError, validate_email
 from pydantic import AfterValidator, AwareDatetime, Field, SecretStr, StringConstraints
 
 from trading_api.kernel.errors import FieldError
-from trading_api.modules.auth.domain import EmailAddress, Session, User, fold_email, scopes_of
+from trading_api.modules.auth.domain import EmailAddress, Role, Session, User, fold_email, scopes_of
 from trading_api.modules.auth.domain.api_keys import ApiKey
+from trading_api.modules.auth.domain.audit import AuditRow
+from trading_api.modules.auth.domain.passkeys import Passkey
 from trading_api.modules.auth.errors import EmailInvalidError
 from trading_api.modules.auth.service import Challenge, SignIn
 from trading_api.modules.auth.service.second_factor import SecondFactorStatus, SetUp
-from trading_api.runtime.http.wire import RequestModel, ResponseModel
+from trading_api.runtime.http.wire import RequestModel, ResponseModel, StrictBool
 
 EMAIL_LENGTH_MAX = 254
 """RFC 5321's path of 256 without its angle brackets."""
@@ -130,6 +132,26 @@ class PasswordChangeRequest(RequestModel):
         default=None, description="required of users who have one"
     )
     new_password: PasswordText
+
+
+class PasskeySignInRequest(RequestModel):
+    """What the browser's `navigator.credentials.get` returned, as JSON."""
+
+    credential: dict[str, Any]
+
+
+class PasskeyRequest(RequestModel):
+    """What the browser's `navigator.credentials.create` returned, as JSON, and a name for it."""
+
+    name: NameText = "passkey"
+    credential: dict[str, Any]
+
+
+class UserPatch(RequestModel):
+    """What admins change of a user; absent fields stay."""
+
+    roles: list[Role] | None = Field(default=None, min_length=1, max_length=10)
+    is_active: StrictBool | None = None
 
 
 class RefreshRequest(RequestModel):
@@ -255,6 +277,87 @@ class RecoveryCodesView(ResponseModel):
     """Codes that stand in for the authenticator, each once."""
 
     recovery_codes: list[str] = Field(description="shown this once")
+
+
+class PasskeyOptionsView(ResponseModel):
+    """What the browser's `navigator.credentials` takes; its binary fields are base64url."""
+
+    public_key: dict[str, Any] = Field(serialization_alias="publicKey")
+
+
+class PasskeyView(ResponseModel):
+    """A passkey."""
+
+    id: str
+    name: str
+    created_at: datetime
+    last_used_at: datetime | None
+    is_backed_up: bool = Field(description="kept in the user's cloud, not in one device alone")
+
+    @classmethod
+    def of(cls, passkey: Passkey) -> "PasskeyView":
+        """Show a passkey."""
+        return cls(
+            id=passkey.id,
+            name=passkey.name,
+            created_at=passkey.created_at,
+            last_used_at=passkey.last_used_at,
+            is_backed_up=passkey.is_backed_up,
+        )
+
+
+class AdministeredUserView(UserView):
+    """A user as admins see it."""
+
+    email_verified_at: datetime | None
+    activated_at: datetime | None = Field(description="null while the address isn't confirmed")
+
+    @classmethod
+    def of_user(cls, user: User) -> "AdministeredUserView":
+        """Show a user."""
+        return cls(
+            **UserView.of(user).model_dump(),
+            email_verified_at=user.email_verified_at,
+            activated_at=user.activated_at,
+        )
+
+
+class AuditEntryView(ResponseModel):
+    """One security event."""
+
+    sequence: int = Field(description="from 1, without a gap")
+    occurred_at: datetime
+    action: str
+    outcome: str = Field(description="`done`, or why not")
+    actor_id: str | None = Field(description="null while nobody was known, or for the host")
+    session_id: str | None
+    address: str
+    object: str | None = Field(description="what it was done to, `<kind>:<id>`")
+    detail: str
+    before_hash: str | None = Field(description="digest of the object's state before")
+    after_hash: str | None = Field(description="digest of the object's state after")
+    request_id: str | None
+    hash: str = Field(description="over this row and the hash of the row before")
+
+    @classmethod
+    def of(cls, row: AuditRow) -> "AuditEntryView":
+        """Show a row."""
+        entry = row.entry
+        return cls(
+            sequence=row.sequence,
+            occurred_at=entry.occurred_at,
+            action=entry.action,
+            outcome=entry.outcome,
+            actor_id=entry.caller.user_id,
+            session_id=entry.caller.session_id,
+            address=entry.caller.address,
+            object=entry.about,
+            detail=entry.detail,
+            before_hash=entry.before_hash,
+            after_hash=entry.after_hash,
+            request_id=entry.request_id,
+            hash=row.hash,
+        )
 
 
 class SessionView(ResponseModel):

@@ -11,6 +11,7 @@ from trading_api.modules.auth import errors
 from trading_api.modules.auth.api.cookies import Cookies, is_browser
 from trading_api.modules.auth.schemas import TokenView
 from trading_api.modules.auth.service import AuthServices, SignIn
+from trading_api.runtime.http.cursors import Cursors
 from trading_api.runtime.identity import Identity
 
 
@@ -22,6 +23,8 @@ class Parts:
     identity: Identity
     cookies: Cookies
     clock: Clock
+    user_cursors: Cursors
+    audit_cursors: Cursors
 
     def hand_out(self, request: Request, response: Response, found: SignIn) -> TokenView:
         """Show a sign-in, and give browsers its tokens as cookies."""

@@ -7,8 +7,10 @@ from fastapi import Query
 from trading_api.contracts.auth import REVOCATIONS_PATH, RevocationNotice
 from trading_api.kernel.clock import Clock
 from trading_api.modules.auth.api.account import add_account
+from trading_api.modules.auth.api.administration import add_administration
 from trading_api.modules.auth.api.api_keys import add_api_keys, add_resolving, add_share_tokens
 from trading_api.modules.auth.api.parts import PRIVATE, Parts
+from trading_api.modules.auth.api.passkeys import add_passkeys
 from trading_api.modules.auth.api.passwords import add_passwords
 from trading_api.modules.auth.api.second_factor import add_second_factor
 from trading_api.modules.auth.api.sign_in import add_sign_in
@@ -25,7 +27,9 @@ def public_routes(parts: Parts) -> ModuleRouter:
     add_sign_in(router, parts)
     add_second_factor(router, parts)
     add_passwords(router, parts)
+    add_passkeys(router, parts)
     add_account(router, parts)
+    add_administration(router, parts)
     add_tokens(router, parts)
     add_token_endpoints(router, parts)
     add_api_keys(router, parts)

@@ -54,6 +54,27 @@ class UserRepository:
         rows = await transaction.all(sa.select(users).order_by(users.c.id).limit(limit))
         return [_user(row) for row in rows]
 
+    async def page_users(
+        self, transaction: Transaction, *, after_id: str | None, limit: int, email_part: str | None
+    ) -> list[User]:
+        """Return users behind that id, oldest first, whose folded address holds a text."""
+        query = sa.select(users).order_by(users.c.id).limit(limit)
+        if after_id is not None:
+            query = query.where(users.c.id > after_id)
+        if email_part is not None:
+            query = query.where(users.c.email_folded.contains(email_part, autoescape=True))
+        return [_user(row) for row in await transaction.all(query)]
+
+    async def lock_admins(self, transaction: Transaction) -> list[str]:
+        """Return the ids of active admins, whose rows nobody else changes before the commit."""
+        rows = await transaction.all(
+            sa.select(users.c.id, users.c.roles)
+            .where(users.c.roles.contains(Role.ADMIN.value), users.c.is_active.is_(True))
+            .order_by(users.c.id)
+            .with_for_update()
+        )
+        return [row.id for row in rows if Role.ADMIN in _split_roles(row.roles)]
+
     async def has_admin(self, transaction: Transaction) -> bool:
         """Tell whether anybody is an admin."""
         rows = await transaction.all(

@@ -1,10 +1,12 @@
 """Use cases of auth: each public method is one atomic unit and returns after its commit."""
 
-from trading_api.modules.auth.ports import Mailer
+from trading_api.modules.auth.ports import Mailer, PasskeyChecker
+from trading_api.modules.auth.service.administration import AdministrationService
 from trading_api.modules.auth.service.api_keys import ApiKeyService
 from trading_api.modules.auth.service.credentials import Credentials
 from trading_api.modules.auth.service.desk import AuthPolicy, Challenge, Desk, SignIn
 from trading_api.modules.auth.service.mail import MailService
+from trading_api.modules.auth.service.passkeys import PasskeyService
 from trading_api.modules.auth.service.passwords import PasswordService
 from trading_api.modules.auth.service.registration import RegistrationService
 from trading_api.modules.auth.service.second_factor import SecondFactorService
@@ -20,16 +22,19 @@ class AuthServices:
     Args:
         desk: the parts they share.
         mailer: who takes the mails.
+        passkeys: who speaks WebAuthn.
     """
 
-    def __init__(self, desk: Desk, *, mailer: Mailer) -> None:
+    def __init__(self, desk: Desk, *, mailer: Mailer, passkeys: PasskeyChecker) -> None:
         credentials = Credentials(desk)
         self.policy = desk.policy
         self.registration = RegistrationService(desk)
         self.sign_in = SignInService(desk, credentials)
         self.second_factor = SecondFactorService(desk, credentials, issuer=desk.policy.name)
         self.passwords = PasswordService(desk, credentials)
+        self.passkeys = PasskeyService(desk, credentials, passkeys)
         self.sessions = SessionService(desk)
+        self.administration = AdministrationService(desk)
         self.users = UserService(desk)
         self.api_keys = ApiKeyService(desk)
         self.tokens = TokenService(desk)

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from trading_api.modules.auth.domain import Device, Role, User, new_refresh_token
+from trading_api.modules.auth.domain import Device, Role, User, fold_email, new_refresh_token
 from trading_api.modules.auth.domain.audit import HOST, Caller
 from trading_api.modules.auth.domain.sessions import TOKEN_BYTES
 from trading_api.modules.auth.errors import UserDisabledError
@@ -50,6 +50,17 @@ class UserService:
                     after=changed,
                 )
         return changed
+
+    async def get_by_email(self, *, email: str) -> User:
+        """Return the user with an address.
+
+        Raises:
+            UserNotFoundError: there is none.
+        """
+        async with self._desk.database.snapshot() as transaction:
+            return found(
+                await self._desk.repository.users.find_user_by_email(transaction, fold_email(email))
+            )
 
     async def list_users(self, *, limit: int = 1000) -> list[User]:
         """Return users, oldest first."""

@@ -8,6 +8,7 @@ import pytest
 
 from trading_api.kernel.ids import UuidV7Ids
 from trading_api.modules.auth.adapters.sealer import KeySealer
+from trading_api.modules.auth.adapters.webauthn_passkeys import WebauthnPasskeys
 from trading_api.modules.auth.repository import AuthRepository
 from trading_api.modules.auth.service import AuthServices, Desk
 from trading_api.modules.auth.tables import outbox_table
@@ -78,6 +79,9 @@ def make_service(
                 random_bytes=os.urandom,
             ),
             mailer=mails,
+            passkeys=WebauthnPasskeys(
+                site="http://localhost:8000", name="Trading", origins=(), any_port=False
+            ),
         )
 
     return make

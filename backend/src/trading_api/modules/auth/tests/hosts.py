@@ -17,7 +17,7 @@ from trading_api.modules.auth.adapters.sealer import KeySealer
 from trading_api.modules.auth.api.cookies import Cookies
 from trading_api.modules.auth.api.parts import Parts
 from trading_api.modules.auth.api.v1 import internal_routes, public_routes
-from trading_api.modules.auth.module import policy_of
+from trading_api.modules.auth.module import passkeys_of, policy_of
 from trading_api.modules.auth.repository import AuthRepository
 from trading_api.modules.auth.service import AuthServices, Desk
 from trading_api.modules.auth.settings import AuthSettings
@@ -25,6 +25,7 @@ from trading_api.modules.auth.tables import outbox_table
 from trading_api.runtime.bus import Bus
 from trading_api.runtime.database import Database, Outbox
 from trading_api.runtime.database.migrations import Migrations, upgrade
+from trading_api.runtime.http.cursors import Cursors
 from trading_api.runtime.http.dispatch import Dispatch
 from trading_api.runtime.http.edge import Edge
 from trading_api.runtime.http.routing import add_routes
@@ -60,6 +61,7 @@ async def run_host(
 ) -> AsyncIterator[Host]:
     """Compose auth as its module does, on a migrated SQLite file."""
     own = load_settings(AuthSettings, {**environ, "ADMIN_EMAIL": "boss@example.com"})
+    secret_key = load_secret_key(settings.secrets_directory, environ)
     database = Database(settings.database_url_of("auth", environ), schema="auth")
     await upgrade(database, Migrations.of_package("auth", "trading_api.modules.auth"))
     identity = Identity(settings=settings, clock=clock)
@@ -74,15 +76,25 @@ async def run_host(
             hasher=hasher,
             signer=FileSigner(settings.secrets_directory, clock=clock),
             announcer=BusAnnouncer(bus=Bus(settings.bus_url()), identity=identity),
-            sealer=KeySealer(load_secret_key(settings.secrets_directory, environ)),
+            sealer=KeySealer(secret_key),
             policy=policy_of(own, settings),
             random_bytes=os.urandom,
         ),
         mailer=FileMailer(settings.trading_local_dir / "mail", sender="no-reply@trading.test"),
+        passkeys=passkeys_of(own, settings),
     )
     cookies = Cookies(access_name=identity.access_cookie, is_secure=settings.uses_secure_cookies)
     public, internal = FastAPI(openapi_url=None), FastAPI(openapi_url=None)
-    routes = public_routes(Parts(services=service, identity=identity, cookies=cookies, clock=clock))
+    routes = public_routes(
+        Parts(
+            services=service,
+            identity=identity,
+            cookies=cookies,
+            clock=clock,
+            user_cursors=Cursors(secret_key, purpose="auth.users"),
+            audit_cursors=Cursors(secret_key, purpose="auth.audit"),
+        )
+    )
     add_routes(public, routes, prefix=PREFIX)
     add_routes(internal, internal_routes(service, clock=clock), prefix="")
     dispatch = Dispatch({PREFIX: public, "/internal/v1/auth": internal}, {})

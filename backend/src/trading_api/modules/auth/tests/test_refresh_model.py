@@ -20,6 +20,7 @@ from trading_api.kernel.errors import UnauthenticatedError
 from trading_api.kernel.ids import UuidV7Ids
 from trading_api.modules.auth import tables
 from trading_api.modules.auth.adapters.sealer import KeySealer
+from trading_api.modules.auth.adapters.webauthn_passkeys import WebauthnPasskeys
 from trading_api.modules.auth.domain.audit import Caller
 from trading_api.modules.auth.errors import (
     RefreshTokenExpiredError,
@@ -97,6 +98,9 @@ class RefreshMachine(RuleBasedStateMachine):
                 random_bytes=self.random_bytes,
             ),
             mailer=Mails(),
+            passkeys=WebauthnPasskeys(
+                site="http://localhost:8000", name="Trading", origins=(), any_port=False
+            ),
         )
 
     def run(self, work: Any) -> Any:

@@ -1,12 +1,14 @@
 """What keeps this process's market in step with what other processes store."""
 
 import asyncio
+from collections.abc import Sequence
 
 import structlog
 
 from trading_api.kernel.errors import TradingError
-from trading_api.modules.datafeed.service import DatafeedService
+from trading_api.modules.datafeed.service import DatafeedService, ProviderService
 from trading_api.runtime.database import Lease
+from trading_api.runtime.module import BackgroundTask
 
 log = structlog.get_logger("datafeed")
 
@@ -45,3 +47,20 @@ class TextWriter:
             except OSError:
                 log.warning("texts_not_written", exc_info=True)
             await asyncio.sleep(INTERVAL_SECONDS)
+
+
+def provider_tasks(providers: ProviderService, names: Sequence[str]) -> list[BackgroundTask]:
+    """Return a task for each provider, run by one process, and one that follows the others'."""
+    if not names:
+        return []
+
+    def task(name: str) -> BackgroundTask:
+        async def run(lease: Lease | None) -> None:
+            await providers.run(name=name, lease=lease)
+
+        return BackgroundTask(f"provider-{name}", run, lease=f"provider-{name}")
+
+    async def follow(_: Lease | None) -> None:
+        await providers.follow()
+
+    return [*(task(name) for name in names), BackgroundTask("providers", follow)]

@@ -1,6 +1,7 @@
 """Wires datafeed together."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
@@ -13,27 +14,37 @@ from trading_api.modules.datafeed.adapters.bar_files import BarFiles
 from trading_api.modules.datafeed.adapters.broker import BrokerExecutions
 from trading_api.modules.datafeed.adapters.bundled import BundledHistory
 from trading_api.modules.datafeed.adapters.calendars import ExchangeCalendars
+from trading_api.modules.datafeed.adapters.ccxt_feed import CcxtProvider
+from trading_api.modules.datafeed.adapters.providers import (
+    ReplayProvider,
+    SimulatedProvider,
+    find_providers,
+)
 from trading_api.modules.datafeed.api.bulk import build_bulk_router
 from trading_api.modules.datafeed.api.instruments import build_instruments_router
+from trading_api.modules.datafeed.api.providers import build_providers_router
 from trading_api.modules.datafeed.api.udf import build_udf_router
 from trading_api.modules.datafeed.api.v1 import build_internal_router, build_router
 from trading_api.modules.datafeed.commands import ConformanceCommand, ImportCommand
-from trading_api.modules.datafeed.consumers import CatalogueWatch, TextWriter
+from trading_api.modules.datafeed.consumers import CatalogueWatch, TextWriter, provider_tasks
 from trading_api.modules.datafeed.domain.instrument import Exchange
 from trading_api.modules.datafeed.domain.resolution import parse_resolution
 from trading_api.modules.datafeed.domain.selection import BARS_MAX
 from trading_api.modules.datafeed.errors import ResolutionUnsupportedError
+from trading_api.modules.datafeed.ports import MarketDataProvider, ProviderContext
 from trading_api.modules.datafeed.repository import InstrumentRepository, MarketRepository
 from trading_api.modules.datafeed.service import (
+    TICK_PATTERN,
     TIME_MAX,
     DatafeedService,
     ExportService,
     ImportService,
     InstrumentService,
     MarkService,
+    ProviderService,
     SeedProgress,
 )
-from trading_api.modules.datafeed.settings import DatafeedSettings
+from trading_api.modules.datafeed.settings import DatafeedSettings, split
 from trading_api.modules.datafeed.ws.live import Broadcaster, PriceFeed
 from trading_api.modules.datafeed.ws.v1 import BarsChannel, QuotesChannel
 from trading_api.runtime.database import Idempotency, Leases, Outbox
@@ -112,6 +123,35 @@ class DatafeedModule(Module):
             ),
             prefix="",
         )
+        leases = Leases(tables.lease_rows, database=database, clock=clock, owner=context.instance)
+        providers = ProviderService(
+            providers=find_providers(
+                settings.providers,
+                ProviderContext(
+                    environ=context.environ,
+                    clock=clock,
+                    seed=settings.datafeed_demo_seed,
+                    find_series=lambda series_id: service.find_series(series_id=series_id),
+                ),
+                built_in=_built_in_providers(settings, clock),
+            ),
+            database=database,
+            market=service,
+            leases=leases,
+            bus=context.bus,
+            clock=clock,
+            history_seconds=settings.datafeed_history_hours * 3_600,
+            static={"bundled": len(list(BundledHistory().instruments()))},
+        )
+        if settings.providers:
+            context.bus.subscribe(
+                TICK_PATTERN,
+                lambda channel, payload: providers.hear(channel=channel, payload=payload),
+            )
+            context.bus.on_state(lambda is_up: providers.note_bus_state(is_up=is_up))
+        router.include(
+            build_providers_router(providers=providers, clock=clock, access=access), prefix=""
+        )
         importing = ImportCommand(
             imports=imports,
             clock=clock,
@@ -143,6 +183,7 @@ class DatafeedModule(Module):
                 BackgroundTask("broadcaster", broadcaster.run),
                 BackgroundTask("catalogue", CatalogueWatch(service).run),
                 BackgroundTask("texts", TextWriter(service).run),
+                *provider_tasks(providers, settings.providers),
             ),
             checks=(Check("market_data", service.ensure_loaded),),
             commands=(
@@ -155,9 +196,7 @@ class DatafeedModule(Module):
                 ),
             ),
             outbox=outbox,
-            leases=Leases(
-                tables.lease_rows, database=database, clock=clock, owner=context.instance
-            ),
+            leases=leases,
         )
 
     async def start(self) -> None:
@@ -175,6 +214,27 @@ class DatafeedModule(Module):
                     count_back=BARS_MAX,
                     now=now,
                 )
+
+
+def _built_in_providers(
+    settings: DatafeedSettings, clock: Clock
+) -> dict[str, Callable[[ProviderContext], MarketDataProvider]]:
+    def ccxt(_: ProviderContext) -> MarketDataProvider:
+        return CcxtProvider(
+            markets=split(settings.datafeed_ccxt_markets),
+            base_url=settings.datafeed_ccxt_url,
+            clock=clock,
+        )
+
+    return {
+        "simulated": partial(SimulatedProvider, symbols=split(settings.datafeed_simulated_symbols)),
+        "replay": partial(
+            ReplayProvider,
+            series_ids=split(settings.datafeed_replay_series),
+            speed=settings.datafeed_replay_speed,
+        ),
+        "ccxt": ccxt,
+    }
 
 
 def _ensure_resolutions(resolutions: Sequence[str]) -> None:

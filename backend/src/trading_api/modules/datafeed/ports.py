@@ -1,10 +1,13 @@
 """What datafeed needs from outside."""
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from datetime import date, datetime
-from typing import Protocol
+from typing import ClassVar, Protocol
 
+from trading_api.kernel.clock import Clock
 from trading_api.modules.datafeed.domain.calendar import TradingCalendar
 from trading_api.modules.datafeed.domain.columns import Columns
 from trading_api.modules.datafeed.domain.demo import Split
@@ -12,8 +15,9 @@ from trading_api.modules.datafeed.domain.importing import Batch, ImportSpec, Rea
 from trading_api.modules.datafeed.domain.instrument import Instrument
 from trading_api.modules.datafeed.domain.mark import OwnExecution
 from trading_api.modules.datafeed.domain.selection import StoredTexts
-from trading_api.modules.datafeed.domain.series import SourcedSeries
+from trading_api.modules.datafeed.domain.series import SourcedSeries, StoredSeries
 from trading_api.modules.datafeed.domain.text import Scale
+from trading_api.modules.datafeed.domain.tick import ProviderTick
 
 
 class HistorySource(Protocol):
@@ -37,6 +41,67 @@ class HistorySource(Protocol):
 
     def instruments(self) -> Iterator[Instrument]:
         """Yield the instruments made of its series."""
+        ...
+
+
+class MarketDataProvider(ABC):
+    """Where live prices and their recent history come from.
+
+    Found by name among the built-in ones and the entry points of the group
+    ``trading_api.market_data``, whose objects are called with a ``ProviderContext``. One process
+    runs it at a time; whatever it raises is logged and tried again later, and no other provider
+    notices.
+    """
+
+    name: ClassVar[str]
+
+    @abstractmethod
+    async def instruments(self) -> Sequence[Instrument]:
+        """Return what it offers, on one of the live exchanges; each with a series of its own."""
+
+    @abstractmethod
+    def backfill(
+        self, instrument: Instrument, *, from_time: int, to_time: int
+    ) -> AsyncIterator[Columns]:
+        """Yield the final minutes that start in [from_time, to_time), ascending, in seconds."""
+
+    @abstractmethod
+    async def stream(
+        self, instruments: Sequence[Instrument], tell: Callable[[ProviderTick], None]
+    ) -> None:
+        """Tell each tick as it comes, for ever."""
+
+    async def close(self) -> None:  # noqa: B027 - most have nothing to close
+        """Release connections; ``stream`` has ended by now."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderContext:
+    """What a provider is made from.
+
+    Attributes:
+        environ: the process's environment, for settings of its own.
+        clock: where "now" comes from.
+        seed: text that simulated paths depend on.
+        find_series: returns a stored series by its id; None where there is none.
+    """
+
+    environ: Mapping[str, str]
+    clock: Clock
+    seed: str
+    find_series: Callable[[str], StoredSeries | None]
+
+
+class TickBus(Protocol):
+    """Carries ticks between the processes of this module."""
+
+    @property
+    def is_up(self) -> bool:
+        """Whether messages travel."""
+        ...
+
+    def publish(self, channel: str, payload: bytes) -> None:
+        """Send at most once; dropped where it can't be sent."""
         ...
 
 

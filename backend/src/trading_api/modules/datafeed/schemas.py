@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 import orjson
 from pydantic import ConfigDict, Field, StringConstraints
 
+from trading_api.kernel.clock import from_us, to_us
 from trading_api.kernel.errors import FieldError, InvalidInputError
 from trading_api.modules.datafeed.domain.columns import Columns
 from trading_api.modules.datafeed.domain.importing import ImportState
@@ -21,6 +22,7 @@ from trading_api.modules.datafeed.domain.selection import Selection, TextCache
 from trading_api.modules.datafeed.domain.series import Market
 from trading_api.modules.datafeed.domain.text import Numbers, Scale
 from trading_api.modules.datafeed.repository import ImportRecord
+from trading_api.modules.datafeed.service import ProviderState, ProviderStatus
 from trading_api.runtime.http import RequestModel, ResponseModel
 from trading_api.runtime.http.wire import Symbol, WireDecimal
 
@@ -306,6 +308,23 @@ class BarsView(ResponseModel):
     )
 
 
+class ProviderView(ResponseModel):
+    """How a provider of market data is, as this process sees it."""
+
+    name: str
+    state: ProviderState = Field(
+        description="standby: another process runs it; static: it has no live prices"
+    )
+    instruments: int
+    ticks: int = Field(description="believed since this process began")
+    dropped: dict[str, int] = Field(description="ticks not believed, by reason")
+    bars: int = Field(description="minutes stored by this process")
+    lag_ms: int | None = Field(description="age of the newest tick; null before the first")
+    failures: int
+    last_error: str | None
+    retry_at: datetime | None = Field(description="while it is backing off")
+
+
 class BadLineView(ResponseModel):
     """A line of a file that can't become a bar."""
 
@@ -472,7 +491,7 @@ def symbol_info(market: Market) -> SymbolInfoView:
     """Return a symbol's information, complete."""
     instrument, resolutions = market.instrument, market.resolutions()
     intraday = [each for each in resolutions if each.isdigit()]
-    live = instrument.exchange is Exchange.DEMO
+    live = instrument.exchange is not Exchange.HIST
     return SymbolInfoView(
         name=instrument.ticker,
         ticker=instrument.symbol,
@@ -597,6 +616,23 @@ def mark_views(
         for each in splits
     ]
     return sorted(views, key=lambda view: (view["bar_time"], view["time"]))
+
+
+def provider_view(status: ProviderStatus, *, now: datetime) -> ProviderView:
+    """Return how a provider is."""
+    last_us, retry_us = status.last_tick_us, status.retry_at_us
+    return ProviderView(
+        name=status.name,
+        state=status.state,
+        instruments=status.instruments,
+        ticks=status.ticks,
+        dropped={str(fault): number for fault, number in sorted(status.dropped.items())},
+        bars=status.bars,
+        lag_ms=None if last_us is None else max(0, (to_us(now) - last_us) // 1_000),
+        failures=status.failures,
+        last_error=status.last_error,
+        retry_at=None if retry_us is None else from_us(retry_us),
+    )
 
 
 def import_view(record: ImportRecord) -> ImportView:

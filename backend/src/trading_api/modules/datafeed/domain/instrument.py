@@ -13,6 +13,19 @@ class Exchange(StrEnum):
     HIST = "HIST"
     """The bundled series as they are; static; not tradable."""
 
+    SIM = "SIM"
+    """A seeded simulation, streamed like a real market."""
+
+    REPLAY = "REPLAY"
+    """Stored history played live at some speed."""
+
+    CRYPTO = "CRYPTO"
+    """Crypto exchanges, live; tickers such as ``BINANCE.BTCUSDT``."""
+
+
+LIVE_EXCHANGES = frozenset({Exchange.SIM, Exchange.REPLAY, Exchange.CRYPTO})
+"""Whose instruments a provider feeds."""
+
 
 class AssetClass(StrEnum):
     """What kind of thing an instrument is; names its margin and commission class too."""

@@ -145,7 +145,8 @@ class HistoricalMarket:
         return True
 
     @cached_property
-    def _days(self) -> Columns:
+    def days(self) -> Columns:
+        """Its bars of one trading day."""
         bars = self._series.bars
         if not self._series.resolution.is_intraday:
             return bars
@@ -166,7 +167,7 @@ class HistoricalMarket:
         base = self._series.resolution
         if resolution.unit is not Unit.MINUTE:
             return aggregate.from_days(
-                self._days, resolution, open_every_day=self.instrument.session == "24x7"
+                self.days, resolution, open_every_day=self.instrument.session == "24x7"
             )
         if not base.is_intraday or resolution.count % base.count:
             raise unsupported_by(self.instrument, resolution, self.resolutions())
@@ -175,9 +176,9 @@ class HistoricalMarket:
         return aggregate.intraday(self._series.bars, resolution.count, self._session)
 
     def _last_bar_quote(self) -> Quote:
-        last, day = self._series.bars[-1:], self._days[-1:]
+        last, day = self._series.bars[-1:], self.days[-1:]
         close = int(last.close[0])
-        before = self._days[-2:-1]
+        before = self.days[-2:-1]
         at_us = int(last.time[0]) * 1_000_000
         return Quote(
             instrument=self.instrument,

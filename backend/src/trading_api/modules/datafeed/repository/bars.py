@@ -179,6 +179,55 @@ class BarRepository:
             tables.series.update().where(tables.series.c.id == values["id"]).values(values)
         )
 
+    async def append(
+        self,
+        transaction: Transaction,
+        series_id: str,
+        bars: Columns,
+        *,
+        price_decimals: int,
+        volume_decimals: int,
+        source: str,
+        now_us: int,
+    ) -> None:
+        """Store final minutes behind those of a series, which is made where it is new.
+
+        Idempotent: what the series has already is left out.
+        """
+        series = await self.find_series(transaction, series_id, lock=True)
+        if series is None:
+            version = await self.next_version(transaction, series_id)
+            await self.add_chunks(transaction, series_id, version, 0, bars)
+            values = {
+                "id": series_id,
+                "resolution": "1",
+                "price_decimals": price_decimals,
+                "volume_decimals": volume_decimals,
+                "bar_count": len(bars),
+                "version": version,
+                "source": source,
+                "source_sha256": "",
+                "license": "as the provider has it",
+                "loaded_at_us": max(now_us, await self.last_loaded_us(transaction) + 1),
+            }
+            await self.save_series(transaction, values, exists=False)
+            return
+        version = series._mapping["version"]
+        last = await self.read_last_chunk(transaction, series_id, version)
+        assert last is not None, "a series has at least one bar"
+        position, stored = last
+        bars = bars[bars.index_at(int(stored.time[-1]) + 1) :]
+        if not len(bars):
+            return
+        await self.replace_last_chunk(
+            transaction, series_id, version, position, Columns.concat([stored, bars])
+        )
+        await transaction.execute(
+            tables.series.update()
+            .where(tables.series.c.id == series_id)
+            .values(bar_count=tables.series.c.bar_count + len(bars))
+        )
+
     async def last_loaded_us(self, transaction: Transaction) -> int:
         """Return when any series was last stored, microseconds."""
         found = await transaction.scalar(sa.select(sa.func.max(tables.series.c.loaded_at_us)))

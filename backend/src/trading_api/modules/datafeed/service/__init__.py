@@ -4,6 +4,7 @@
 ``instruments``  what operators do with instruments
 ``imports``      files of bars into series
 ``exports``      long stretches of bars out
+``providers``    live markets, fed by one process and followed by the others
 ``store``        where a series is served from
 ``marks``        marks on charts
 """
@@ -24,8 +25,15 @@ from trading_api.modules.datafeed.service.market import (
     published_quote,
 )
 from trading_api.modules.datafeed.service.marks import MarkService
+from trading_api.modules.datafeed.service.providers import (
+    TICK_PATTERN,
+    ProviderService,
+    ProviderState,
+    ProviderStatus,
+)
 
 __all__ = [
+    "TICK_PATTERN",
     "TIME_MAX",
     "BarsAnswer",
     "DatafeedService",
@@ -36,6 +44,9 @@ __all__ = [
     "InstrumentResult",
     "InstrumentService",
     "MarkService",
+    "ProviderService",
+    "ProviderState",
+    "ProviderStatus",
     "SeedProgress",
     "published_instrument",
     "published_quote",

@@ -12,12 +12,14 @@ from trading_api.modules.datafeed.domain.aggregate import DAY_SECONDS
 from trading_api.modules.datafeed.domain.columns import Window
 from trading_api.modules.datafeed.domain.demo import SLOT_US, DemoCaches, DemoMarket, Split
 from trading_api.modules.datafeed.domain.instrument import (
+    LIVE_EXCHANGES,
     Exchange,
     Instrument,
     Quote,
     search_rank,
 )
-from trading_api.modules.datafeed.domain.resolution import Resolution, parse_resolution
+from trading_api.modules.datafeed.domain.live import LiveMarket
+from trading_api.modules.datafeed.domain.resolution import Resolution, Unit, parse_resolution
 from trading_api.modules.datafeed.domain.selection import BARS_MAX, Selection, TextCache
 from trading_api.modules.datafeed.domain.series import HistoricalMarket, Market, StoredSeries
 from trading_api.modules.datafeed.domain.simulated import simulated_instrument, simulated_series
@@ -35,6 +37,8 @@ from trading_api.modules.datafeed.repository import (
 )
 from trading_api.modules.datafeed.service.store import SeriesStore
 from trading_api.runtime.database import Database
+
+_MINUTE = Resolution(1, Unit.MINUTE)
 
 TIME_MAX = 253_402_300_799
 """9999-12-31T23:59:59 UTC in seconds; windows beyond it, either way, are mistakes."""
@@ -175,6 +179,15 @@ class DatafeedService:
                 market.texts = await self._store.texts(market.series)
                 made += market.texts is not None
         return made
+
+    def find_live(self, *, symbol: str) -> LiveMarket | None:
+        """Return the market of a full symbol that a provider feeds; None where there is none."""
+        market = self._markets.get(symbol)
+        return market if isinstance(market, LiveMarket) else None
+
+    def find_series(self, *, series_id: str) -> StoredSeries | None:
+        """Return a stored series; None where there is none."""
+        return self._store.find(series_id)
 
     async def list_markets(self) -> Sequence[Market]:
         """Return every market, in the order of listing.
@@ -367,8 +380,14 @@ def _markets_of(
     for instrument in stored.instruments:
         series = all_series[instrument.series_id]
         market: Market
-        if instrument.exchange is Exchange.HIST:
-            known = before.get(instrument.symbol)
+        known = before.get(instrument.symbol)
+        if instrument.exchange in LIVE_EXCHANGES and series.resolution == _MINUTE:
+            if isinstance(known, LiveMarket) and known.instrument == instrument:
+                known.absorb(series)
+                market = known
+            else:
+                market = LiveMarket(instrument, series)
+        elif instrument.exchange is not Exchange.DEMO:
             if isinstance(known, HistoricalMarket) and known.is_of(instrument, series):
                 market = known
             else:

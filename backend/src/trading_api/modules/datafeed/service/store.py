@@ -46,6 +46,10 @@ class SeriesStore:
         )
         return series
 
+    def find(self, series_id: str) -> StoredSeries | None:
+        """Return a series that was loaded; None where there is none."""
+        return self._known.get(series_id)
+
     async def texts(self, series: StoredSeries) -> StoredTexts | None:
         """Return a large series' finished texts, written now where they aren't there yet."""
         files, count = self._files, len(series.bars)

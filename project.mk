@@ -95,6 +95,9 @@ test-faults: install-test ## kill, freeze and corrupt what runs
 test-nightly: install-test ## the same at many instants, on both databases; FAULT_ROUNDS=20 FAULT_SEED=…
 	@$(PYTEST) -n 0 -s -m nightly $(args)
 
+test-mutation: install-test ## plant bugs in the ledger and count those that its tests catch
+	@cd "$(BACKEND)" && PYTHONPATH=src "$(PY)" -m benchmarks.mutation $(args)
+
 test-coverage: install-test ## a map of what is untested
 	@$(PYTEST) -n auto -m "not browser and not nightly" --cov=trading_api --cov-branch --cov-report=term-missing:skip-covered
 
@@ -147,6 +150,15 @@ bench: install-test ## ratios to peers in one run, into docs/benchmarks; name=ht
 migrate: install ## bring every database to its newest revision
 	@$(CLI) migrate
 
+backup: install ## copy every database at one instant, under load; to=FOLDER
+	@$(CLI) backup $(to)
+
+restore: install ## put a backup back and prove it; the fleet must be stopped; from=FOLDER
+	@$(CLI) restore "$(from)"
+
+verify: install ## prove ledgers, orders, transfers and hash chains from scratch
+	@$(CLI) verify
+
 logs-tail: ## follow all logs
 	@$(CLI) logs -f
 
@@ -192,5 +204,6 @@ help: ## this list
 	test-modules test-integration test-boundaries test-smoke test-faults test-nightly test-coverage check lint \
 	lint-check lint-response-models format format-check type-check test-walls generate \
 	generate-check generate-specs export-openapi export-asyncapi render render-check golden migrate \
+	backup restore verify test-mutation \
 	logs-tail logs-tail-nginx logs-clean bench clean clean-data clean-cache setup run dev-backend test-all test-cov \
 	format-all daemon-start daemon-stop daemon-restart daemon-status daemon-logs help

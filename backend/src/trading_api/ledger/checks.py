@@ -31,6 +31,9 @@ from trading_api.ledger.errors import LedgerInvariantError
 from trading_api.ledger.ports import LedgerTransaction
 from trading_api.ledger.tables import LedgerTables
 
+LEDGER_CHECKS = ("L1", "L2", "L3", "L4", "L5", "L6", "L8", "L11", "L12", "L13", "L14")
+"""What `check_ledger` proves."""
+
 _PAGE = 500
 
 _TRIGGERS = {

@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import typer
 
@@ -27,6 +27,9 @@ from trading_api.runtime.settings import ConfigurationError
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
+EXIT_CORRUPT_DATA = 65
+"""sysexits.h EX_DATAERR."""
+
 EXIT_CONFIGURATION = 78
 """sysexits.h EX_CONFIG."""
 
@@ -318,6 +321,110 @@ def migrate(modules: ModulesArgument = None) -> None:
     typer.echo("Up to date.")
 
 
+@app.command()
+def verify(modules: ModulesArgument = None, as_json: JsonOption = False) -> None:
+    """Prove ledgers, orders, transfers and hash chains from scratch; exit 65 if any is wrong."""
+    import asyncio
+
+    from trading_api.manager import proofs
+
+    around = look_around()
+    known, enabled = _select_modules(around.merged)
+    _ensure_known(modules or [], known)
+    found = asyncio.run(proofs.prove(tuple(modules or enabled), around))
+    if as_json:
+        typer.echo(json.dumps([each.to_dict() for each in found], indent=1))
+    else:
+        _show_proofs(found)
+    raise typer.Exit(EXIT_CORRUPT_DATA if any(each.violations for each in found) else 0)
+
+
+@app.command()
+def backup(
+    folder: Annotated[
+        Path | None, typer.Argument(help="New folder; under backend/.local/backups by default.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Copy every module's database at one instant; the platform may go on meanwhile."""
+    import asyncio
+    from datetime import UTC, datetime
+
+    from trading_api.manager import backup as backups
+
+    around = look_around()
+    _, enabled = _select_modules(around.merged)
+    now = datetime.now(UTC)
+    target = folder or around.paths.run.parent / "backups" / f"{now:%Y%m%dT%H%M%SZ}"
+
+    async def make(progress: backups.Progress) -> None:
+        process = backups.compose(tuple(enabled), around)
+        try:
+            await backups.back_up(process, target, now=now, progress=progress)
+        finally:
+            await backups.close(process)
+
+    with _bar() as progress:
+        _or_fail(lambda: asyncio.run(make(progress)))
+    if as_json:
+        typer.echo(json.dumps({"folder": str(target)}))
+    else:
+        typer.echo(f"Backed up {', '.join(enabled)} to {target}")
+
+
+@app.command()
+def restore(
+    folder: Annotated[Path, typer.Argument(help="What `backup` wrote.")],
+    modules: Annotated[
+        list[str] | None, typer.Option("--module", help="Only these; all by default.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Put a backup back over the databases and prove it; the fleet must be stopped."""
+    import asyncio
+
+    from trading_api.manager import backup as backups
+
+    around = look_around()
+    known, enabled = _select_modules(around.merged)
+    _ensure_known(modules or [], known)
+    if around.engine.is_up():
+        raise fleet.FleetError("the fleet runs on these databases: stop it first")
+    wanted = tuple(modules or enabled)
+    around.paths.data.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    async def put(progress: backups.Progress) -> backups.Restored:
+        process = backups.compose(wanted, around)
+        try:
+            return await backups.restore(process, folder, progress=progress)
+        finally:
+            await backups.close(process)
+
+    with _bar() as progress:
+        found = _or_fail(lambda: asyncio.run(put(progress)))
+    broken = [each for violations in found.violations.values() for each in violations]
+    if as_json:
+        typer.echo(
+            json.dumps(
+                {
+                    "modules": found.modules,
+                    "sequences": found.sequences,
+                    "violations": [f"{each.id} {each.subject}: {each.message}" for each in broken],
+                },
+                indent=1,
+            )
+        )
+    else:
+        for each in broken[:100]:
+            typer.echo(f"{each.id} {each.subject}: {each.message}", err=True)
+        typer.echo(
+            f"Restored {', '.join(found.modules)}; {len(broken)} violations found."
+            if broken
+            else f"Restored {', '.join(found.modules)}; every proof holds."
+        )
+    raise typer.Exit(EXIT_CORRUPT_DATA if broken else 0)
+
+
 # --- code --------------------------------------------------------------------------------------
 
 
@@ -504,6 +611,67 @@ class _progress:  # noqa: N801 - used like a function
     def __exit__(self, *_: object) -> None:
         if self._status is not None:
             self._status.stop()
+
+
+class _bar:  # noqa: N801 - used like a function
+    """Show how far a copy has come: a bar on a terminal, nothing elsewhere."""
+
+    def __enter__(self) -> Callable[[str, int, int], None]:
+        self._shown: Any = None
+        if not sys.stderr.isatty():
+            return lambda _what, _done, _total: None
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+
+        columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn())
+        self._shown = Progress(*columns, console=Console(stderr=True))
+        self._shown.start()
+        tasks: dict[str, Any] = {}
+
+        def report(what: str, done: int, total: int) -> None:
+            name = what.partition(".")[0]
+            if name not in tasks:
+                tasks[name] = self._shown.add_task(name, total=total or None)
+            self._shown.update(tasks[name], completed=done, total=total or None)
+
+        return report
+
+    def __exit__(self, *_: object) -> None:
+        if self._shown is not None:
+            self._shown.stop()
+
+
+T = TypeVar("T")
+
+
+def _or_fail(work: Callable[[], T]) -> T:
+    """Run work on backups; what stops it is a failure with its message, not a traceback."""
+    from trading_api.kernel.errors import TradingError
+    from trading_api.manager.backup import BackupError
+
+    try:
+        return work()
+    except (BackupError, TradingError) as error:
+        raise fleet.FleetError(str(error)) from error
+
+
+def _show_proofs(found: list[Any]) -> None:
+    table = _table("module", "proof", "proves", "violations", "seconds")
+    for each in found:
+        color = "red" if each.violations else "green"
+        table.add_row(
+            each.module,
+            each.proof,
+            " ".join(each.ids),
+            f"[{color}]{len(each.violations)}[/{color}]",
+            f"{each.seconds:.2f}",
+        )
+    _console().print(table)
+    for each in found:
+        for violation in each.violations[:100]:
+            typer.echo(f"{each.module}: {violation.id} {violation.subject}: {violation.message}")
+    count = sum(len(each.violations) for each in found)
+    typer.echo(f"{count} violations." if count else "Every proof holds.")
 
 
 def _console() -> Any:

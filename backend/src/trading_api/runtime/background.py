@@ -1,8 +1,9 @@
-"""What the runtime does in the background for every module: relay its facts, read others'."""
+"""What the runtime does in the background for every module: relay, read, prove."""
 
 from trading_api.runtime.bus.consumers import Consumers
 from trading_api.runtime.bus.relay import Relay
 from trading_api.runtime.module import BackgroundTask, Manifest, ModuleContext, ModuleParts
+from trading_api.runtime.proofs import Prover
 
 
 def background_of(
@@ -34,4 +35,8 @@ def background_of(
             clock=context.clock,
         )
         tasks.append(BackgroundTask(f"{manifest.name}-consumers", consumers.run, lease="consumers"))
+    if parts.proofs:
+        assert parts.leases is not None, f"{manifest.name} is proven in one place, under a lease"
+        prover = Prover(parts.proofs, module=manifest.name, clock=context.clock)
+        tasks.append(BackgroundTask(f"{manifest.name}-proofs", prover.run, lease="proofs"))
     return tasks

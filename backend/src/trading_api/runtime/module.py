@@ -10,9 +10,17 @@ from typing import Any, ClassVar, Literal
 from trading_api.contracts.envelope import Envelope, Event
 from trading_api.kernel.clock import Clock
 from trading_api.kernel.ids import IdSource
+from trading_api.ledger.checks import Violation
 from trading_api.runtime.announce import ProcessRegistry
 from trading_api.runtime.bus import Bus
-from trading_api.runtime.database import Database, Inbox, Lease, Leases, Outbox
+from trading_api.runtime.database import (
+    Database,
+    Inbox,
+    Lease,
+    Leases,
+    Outbox,
+    Transaction,
+)
 from trading_api.runtime.http.routing import ModuleRouter
 from trading_api.runtime.identity import Identity
 from trading_api.runtime.peers import Peers
@@ -105,6 +113,21 @@ class Check:
 
 
 @dataclass(frozen=True, slots=True)
+class Proof:
+    """A proof of a module's stored data from scratch, read-only; ``trading-api verify`` runs it.
+
+    Attributes:
+        name: what is proven, such as ``ledger``.
+        ids: the invariants it can find broken.
+        run: returns what is broken; empty where everything holds.
+    """
+
+    name: str
+    ids: tuple[str, ...]
+    run: Callable[[], Awaitable[Sequence[Violation]]]
+
+
+@dataclass(frozen=True, slots=True)
 class Command:
     """A verb of the manager that a module brings.
 
@@ -161,6 +184,9 @@ class ModuleParts:
         channels: WebSocket channels by version.
         outbox: relayed to the bus; None where the module publishes nothing.
         leases: needed by tasks that have a lease, and by the outbox's relay.
+        proofs: run every hour, and by ``trading-api verify``.
+        after_restore: what else must change in the transaction after the module's database was
+            restored, such as the epochs of event streams.
     """
 
     routers: Mapping[str, ModuleRouter] = field(default_factory=lambda: MappingProxyType({}))
@@ -175,6 +201,8 @@ class ModuleParts:
     outbox: Outbox | None = None
     inbox: Inbox | None = None
     leases: Leases | None = None
+    proofs: Sequence[Proof] = ()
+    after_restore: Sequence[Callable[[Transaction], Awaitable[None]]] = ()
 
 
 class Module(ABC):

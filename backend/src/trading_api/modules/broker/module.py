@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Sequence
 from datetime import timedelta
+from functools import partial
 from typing import ClassVar
 
 from trading_api.contracts.auth import UserRegistered
@@ -21,6 +22,7 @@ from trading_api.contracts.broker import (
     OrderRejected,
     StoppedOut,
 )
+from trading_api.ledger.checks import LEDGER_CHECKS
 from trading_api.ledger.engine import Ledger
 from trading_api.modules.broker import tables
 from trading_api.modules.broker.adapters.market import DatafeedInstruments, DatafeedQuotes
@@ -43,6 +45,7 @@ from trading_api.modules.broker.domain.instrument import Policy
 from trading_api.modules.broker.domain.limits import RiskLimits
 from trading_api.modules.broker.domain.schedules import FinancingRate
 from trading_api.modules.broker.repository import BrokerRepository
+from trading_api.modules.broker.repository.checks import BROKER_CHECKS
 from trading_api.modules.broker.repository.marks import MarkRepository
 from trading_api.modules.broker.service import (
     AccountService,
@@ -77,6 +80,7 @@ from trading_api.runtime.module import (
     Module,
     ModuleContext,
     ModuleParts,
+    Proof,
 )
 from trading_api.runtime.secrets import load_secret_key
 from trading_api.runtime.settings import load_settings
@@ -306,6 +310,11 @@ class BrokerModule(Module):
                     self._verify,
                 )
             ],
+            proofs=[
+                Proof("ledger", LEDGER_CHECKS, self._reports.verify_ledger),
+                Proof("trading", BROKER_CHECKS, self._reports.verify_trading),
+            ],
+            after_restore=[partial(books.repository.renew_epochs, ids=context.ids)],
             outbox=outbox,
             inbox=inbox,
             leases=leases,

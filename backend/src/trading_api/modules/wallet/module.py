@@ -3,10 +3,12 @@
 import sys
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
+from functools import partial
 from typing import ClassVar
 
 from trading_api.contracts.auth import UserRegistered
 from trading_api.contracts.wallet import EntryPosted, TransferClosed
+from trading_api.ledger.checks import LEDGER_CHECKS
 from trading_api.modules.wallet import tables
 from trading_api.modules.wallet.adapters.broker_http import BrokerAccounts
 from trading_api.modules.wallet.adapters.datafeed_http import DatafeedRates
@@ -37,6 +39,7 @@ from trading_api.runtime.module import (
     Module,
     ModuleContext,
     ModuleParts,
+    Proof,
 )
 from trading_api.runtime.secrets import load_secret_key
 from trading_api.runtime.settings import load_settings
@@ -127,6 +130,12 @@ class WalletModule(Module):
                     _verify_command(operations),
                 )
             ],
+            proofs=[
+                Proof("ledger", LEDGER_CHECKS, operations.verify_ledger),
+                Proof("wallets", ("W1", "W2", "W3", "W4"), operations.verify_wallets),
+                Proof("clearing", ("W5",), operations.verify_clearing),
+            ],
+            after_restore=[partial(till.repository.renew_epochs, ids=context.ids)],
             outbox=outbox,
             inbox=inbox,
             leases=Leases(

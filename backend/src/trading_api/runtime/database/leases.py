@@ -142,6 +142,10 @@ class Leases:
                 self._table.update().where(self._is(lease)).values(expires_at_us=0)
             )
 
+    async def release_all(self, transaction: Transaction) -> None:
+        """Free every lease, whoever held it; for a database that nobody uses yet."""
+        await transaction.execute(self._table.update().values(expires_at_us=0))
+
     async def _insert(self, transaction: Transaction, name: str) -> Lease | None:
         insert = postgresql.insert if transaction.dialect == "postgresql" else sqlite.insert
         result = await transaction.execute(

@@ -54,7 +54,13 @@ from trading_api.modules.broker.repository import rows
 from trading_api.modules.broker.repository.transfers import check_transfers
 from trading_api.runtime.database import Transaction
 
-__all__ = ["Violation", "check_broker"]
+__all__ = ["BROKER_CHECKS", "Violation", "check_broker", "check_ledger_of", "check_trading"]
+
+BROKER_CHECKS = (
+    *("O1", "O3", "O4", "O5", "O6", "O7", "O8", "O9", "O11", "O12", "O14", "O15"),
+    *("P1", "P2", "P4", "T1", "T2"),
+)
+"""What `check_trading` proves."""
 
 EXPIRY_DELAY_MAX = timedelta(seconds=1)
 """An order ends at most this long after its time."""
@@ -67,8 +73,20 @@ async def check_broker(transaction: Transaction) -> list[Violation]:
 
     Reads each account whole, one after the other; run it on a snapshot.
     """
-    found = await check_ledger(transaction, tables.ledger)
-    found += await check_transfers(transaction)
+    return [
+        *await check_ledger_of(transaction),
+        *await check_trading(transaction),
+    ]
+
+
+async def check_ledger_of(transaction: Transaction) -> list[Violation]:
+    """Prove the ledger of the accounts' cash."""
+    return await check_ledger(transaction, tables.ledger)
+
+
+async def check_trading(transaction: Transaction) -> list[Violation]:
+    """Prove every account against its ledger, without the ledger's own proofs."""
+    found = await check_transfers(transaction)
     accounts = tables.accounts
     for row in await transaction.all(sa.select(accounts).order_by(accounts.c.account_id)):
         found += await _check_account(transaction, row._mapping)

@@ -9,6 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
 from trading_api.kernel.clock import from_us, to_us
+from trading_api.kernel.ids import IdSource
 from trading_api.modules.broker.domain.account import Account, TradingState
 from trading_api.modules.broker.domain.event import AccountEvent
 from trading_api.modules.broker.domain.execution import Execution
@@ -157,6 +158,10 @@ class BrokerRepository:
             .values(name=PLATFORM, **values)
             .on_conflict_do_update(index_elements=["name"], set_=values)
         )
+
+    async def renew_epochs(self, transaction: Transaction, *, ids: IdSource) -> None:
+        """Begin every account's stream anew, as after a restore: old offsets mean nothing."""
+        await transaction.execute(accounts.update().values(epoch=ids.new("epo")))
 
     async def list_accounts(self, transaction: Transaction, user_id: str) -> list[Account]:
         """Return a user's accounts, the first one first."""

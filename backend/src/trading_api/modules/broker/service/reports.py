@@ -17,7 +17,12 @@ from trading_api.modules.broker.errors import (
     OrderNotFoundError,
 )
 from trading_api.modules.broker.ports import InstrumentSource, QuoteSource
-from trading_api.modules.broker.repository.checks import Violation, check_broker
+from trading_api.modules.broker.repository.checks import (
+    Violation,
+    check_broker,
+    check_ledger_of,
+    check_trading,
+)
 from trading_api.modules.broker.service.accounts import AccountService
 from trading_api.modules.broker.service.desk import Books
 from trading_api.modules.broker.service.risk import newest
@@ -285,6 +290,16 @@ class ReportService:
         """Prove every account from its executions and postings; empty when all holds."""
         async with self._database.snapshot() as snapshot:
             return await check_broker(snapshot)
+
+    async def verify_ledger(self) -> list[Violation]:
+        """Prove every entry, balance, hold and hash chain of the accounts' cash."""
+        async with self._database.snapshot() as snapshot:
+            return await check_ledger_of(snapshot)
+
+    async def verify_trading(self) -> list[Violation]:
+        """Prove every order, execution, position and transfer against the ledger."""
+        async with self._database.snapshot() as snapshot:
+            return await check_trading(snapshot)
 
     async def _refresh_held(self, account_id: str) -> None:
         async with self._database.snapshot() as snapshot:

@@ -9,6 +9,7 @@ from sqlalchemy import Row, and_, func, insert, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from trading_api.kernel.clock import from_us, to_us
+from trading_api.kernel.ids import IdSource
 from trading_api.kernel.values import Currency, Money
 from trading_api.ledger.checks import Violation
 from trading_api.ledger.domain import Balance, Book, HoldState
@@ -367,6 +368,10 @@ class WalletRepository:
                 closed_by=funding.closed_by,
             )
         )
+
+    async def renew_epochs(self, transaction: Transaction, *, ids: IdSource) -> None:
+        """Begin every wallet's stream anew, as after a restore: offsets of before mean nothing."""
+        await transaction.execute(update(wallets).values(epoch=ids.new("epo")))
 
     async def find_stream_violations(self, transaction: Transaction) -> list[Violation]:
         """Prove every wallet's event stream: gapless to its newest, each posting told once."""

@@ -284,13 +284,31 @@ class OperationsService:
 
     async def verify(self) -> list[Violation]:
         """Prove ledger, event streams and transfers from scratch; empty when everything holds."""
+        return [
+            *await self.verify_ledger(),
+            *await self.verify_wallets(),
+            *await self.verify_clearing(),
+        ]
+
+    async def verify_ledger(self) -> list[Violation]:
+        """Prove every entry, balance, hold and hash chain."""
         async with self._database.snapshot() as snapshot:
-            found = [
-                *await check_ledger(snapshot, self._repository.ledger_tables),
+            return await check_ledger(snapshot, self._repository.ledger_tables)
+
+    async def verify_wallets(self) -> list[Violation]:
+        """Prove the event streams, and the transfers against the ledger."""
+        async with self._database.snapshot() as snapshot:
+            return [
                 *await self._repository.find_stream_violations(snapshot),
                 *await check_transfers(snapshot),
             ]
-        return found + (await self._transfers.check_clearing() or [])
+
+    async def verify_clearing(self) -> list[Violation]:
+        """Prove that this ledger's clearing accounts and the broker's net to what is in flight.
+
+        Nothing is found where the broker can't be asked; its own proofs go on there.
+        """
+        return await self._transfers.check_clearing() or []
 
     async def _set_frozen(
         self,

@@ -22,7 +22,7 @@ _CONFIG = """
 source_paths = {sources}
 also_copy = ["src", "tests", "conftest.py", "pyproject.toml"]
 pytest_add_cli_args_test_selection = ["{tests}"]
-pytest_add_cli_args = ["-m", "not nightly and not postgresql", "-p", "no:randomly", "-p", "no:xdist"]
+pytest_add_cli_args = ["-m", "not nightly and not postgresql", "-p", "no:randomly"]
 """
 
 

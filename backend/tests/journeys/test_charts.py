@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 from selenium.webdriver.chrome.webdriver import WebDriver
 from tests.journeys.conftest import PASSWORD, Person
+from tests.journeys.test_newcomer import until
 
 from trading_api.modules.datafeed.adapters.bundled import BundledHistory
 from trading_api.testkit.browser import open_browser
@@ -97,6 +98,32 @@ async def test_conformance_command_finds_nothing_wrong_here(
     report = json.loads(output.read_text())
     assert set(report["summary"]) == {"passed"}
     assert report["summary"]["passed"] > 20
+
+
+async def test_chart_is_saved_and_own_executions_are_marked_on_it(person: Person) -> None:
+    storage = "/api/v1/datafeed/charts-storage/1.1/charts?client=web&user=somebody"
+    content = json.dumps({"panes": ["x" * 300_000]})
+    form = {"name": "mine", "symbol": "DEMO:AAPL", "resolution": "1", "content": content}
+    saved = await person.client.post(storage, data=form)
+    assert saved.status_code == 200, saved.text
+    loaded = await person.client.get(f"{storage}&chart={saved.json()['id']}")
+    assert loaded.json()["data"]["content"] == content
+
+    async def bought() -> bool:
+        body = {"symbol": "AAPL", "side": 1, "type": 2, "qty": 3, "clientOrderId": "mark"}
+        answer = await person.client.post("/api/v1/broker/orders", json=body)
+        return answer.status_code == 200
+
+    async def marks() -> Any:
+        now = int(time.time())
+        params = {"symbol": "DEMO:AAPL", "resolution": "1", "from": now - 3600, "to": now}
+        return await person.get("/api/v1/datafeed/udf/marks", **params)
+
+    await until(bought)
+    (mark,) = await until(marks)
+    assert mark["label"] == "B"
+    assert mark["text"].startswith("Bought 3 at ")
+    assert mark["time"] % 60 == 0
 
 
 @pytest.fixture(scope="module")

@@ -2,11 +2,15 @@
 
 TradingError
 ├── NotFoundError
-│   └── InstrumentNotFoundError      no instrument of that symbol
+│   ├── InstrumentNotFoundError      no instrument of that symbol
+│   ├── LayoutNotFoundError          no saved chart of that id, or another's
+│   └── TemplateNotFoundError        no saved template of that name
 ├── ConflictError
 │   ├── InstrumentExistsError        that symbol is or was listed
 │   ├── InstrumentChangedError       changed by somebody else in between
 │   └── InstrumentTradableError      orders on it are still taken
+├── DeniedError
+│   └── ChartStorageFullError        as many saved charts as a user may keep
 ├── InvalidInputError
 │   ├── InstrumentInvalidError       its parts contradict one another, or its series
 │   ├── ResolutionUnsupportedError   not a resolution, or finer than the instrument's data
@@ -26,6 +30,7 @@ from typing import ClassVar
 
 from trading_api.kernel.errors import (
     ConflictError,
+    DeniedError,
     ErrorCode,
     InvalidInputError,
     NotFoundError,
@@ -41,6 +46,9 @@ class DatafeedErrorCode(ErrorCode):
     INSTRUMENT_CHANGED = "datafeed.instrument.changed"
     INSTRUMENT_TRADABLE = "datafeed.instrument.tradable"
     INSTRUMENT_INVALID = "datafeed.instrument.invalid"
+    LAYOUT_NOT_FOUND = "datafeed.layout.not_found"
+    TEMPLATE_NOT_FOUND = "datafeed.template.not_found"
+    CHART_STORAGE_FULL = "datafeed.chart_storage.full"
     RESOLUTION_UNSUPPORTED = "datafeed.resolution.unsupported"
     WINDOW_INVALID = "datafeed.window.invalid"
     MARKET_DATA_MISSING = "datafeed.market_data.missing"
@@ -55,6 +63,27 @@ class InstrumentNotFoundError(NotFoundError):
 
     code: ClassVar[ErrorCode] = DatafeedErrorCode.INSTRUMENT_NOT_FOUND
     title: ClassVar[str] = "Unknown symbol"
+
+
+class LayoutNotFoundError(NotFoundError):
+    """The user has no saved chart of that id."""
+
+    code: ClassVar[ErrorCode] = DatafeedErrorCode.LAYOUT_NOT_FOUND
+    title: ClassVar[str] = "Unknown chart"
+
+
+class TemplateNotFoundError(NotFoundError):
+    """The user has no template of that name."""
+
+    code: ClassVar[ErrorCode] = DatafeedErrorCode.TEMPLATE_NOT_FOUND
+    title: ClassVar[str] = "Unknown template"
+
+
+class ChartStorageFullError(DeniedError):
+    """The user keeps as many charts or templates as is allowed, or as much."""
+
+    code: ClassVar[ErrorCode] = DatafeedErrorCode.CHART_STORAGE_FULL
+    title: ClassVar[str] = "Chart storage full"
 
 
 class InstrumentExistsError(ConflictError):

@@ -22,6 +22,8 @@ from trading_api.modules.datafeed.adapters.providers import (
 )
 from trading_api.modules.datafeed.api.bulk import build_bulk_router
 from trading_api.modules.datafeed.api.instruments import build_instruments_router
+from trading_api.modules.datafeed.api.layouts import PREFIX as CHARTS_PREFIX
+from trading_api.modules.datafeed.api.layouts import build_layouts_router
 from trading_api.modules.datafeed.api.providers import build_providers_router
 from trading_api.modules.datafeed.api.udf import build_udf_router
 from trading_api.modules.datafeed.api.v1 import build_internal_router, build_router
@@ -33,6 +35,7 @@ from trading_api.modules.datafeed.domain.selection import BARS_MAX
 from trading_api.modules.datafeed.errors import ResolutionUnsupportedError
 from trading_api.modules.datafeed.ports import MarketDataProvider, ProviderContext
 from trading_api.modules.datafeed.repository import InstrumentRepository, MarketRepository
+from trading_api.modules.datafeed.repository.layouts import LayoutRepository
 from trading_api.modules.datafeed.service import (
     TICK_PATTERN,
     TIME_MAX,
@@ -44,6 +47,7 @@ from trading_api.modules.datafeed.service import (
     ProviderService,
     SeedProgress,
 )
+from trading_api.modules.datafeed.service.layouts import LayoutService
 from trading_api.modules.datafeed.settings import DatafeedSettings, split
 from trading_api.modules.datafeed.ws.live import Broadcaster, PriceFeed
 from trading_api.modules.datafeed.ws.v1 import BarsChannel, QuotesChannel
@@ -70,7 +74,7 @@ class DatafeedModule(Module):
     manifest = Manifest(
         name="datafeed",
         summary="instruments, bars, quotes, the UDF dialect, market-data streams",
-        tags=("datafeed", "datafeed UDF"),
+        tags=("datafeed", "datafeed UDF", "datafeed charts"),
         publishes=(InstrumentChanged,),
         has_websocket=True,
     )
@@ -160,6 +164,8 @@ class DatafeedModule(Module):
         )
         udf = build_udf_router(service=service, marks=marks, clock=clock, access=access)
         router.include(udf, prefix="/udf")
+        layouts = LayoutService(database=database, repository=LayoutRepository(), ids=context.ids)
+        router.include(build_layouts_router(layouts=layouts, clock=clock), prefix=CHARTS_PREFIX)
         interval_us = round(settings.bar_broadcaster_interval * 1_000_000)
         feed = PriceFeed(service=service, bus=context.bus, clock=clock)
         broadcaster = Broadcaster(

@@ -140,6 +140,34 @@ demo_market = sa.Table(
     sa.CheckConstraint("id = 1", name="one_row"),
 )
 
+chart_layouts = sa.Table(
+    "chart_layouts",
+    metadata,
+    sa.Column("id", Id, primary_key=True),
+    sa.Column("user_id", Id, nullable=False),
+    # Front ends name themselves; each sees its own layouts alone.
+    sa.Column("client", Id, nullable=False),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("symbol", sa.Text, nullable=False),
+    sa.Column("resolution", sa.Text, nullable=False),
+    sa.Column("content", sa.Text, nullable=False),
+    sa.Column("saved_at_us", Instant, nullable=False),
+    sa.Index("ix_chart_layouts_user_id", "user_id"),
+)
+
+chart_templates = sa.Table(
+    "chart_templates",
+    metadata,
+    sa.Column("user_id", Id, primary_key=True),
+    sa.Column("client", Id, primary_key=True),
+    sa.Column("kind", sa.Text, primary_key=True),
+    sa.Column("tool", Id, primary_key=True),
+    sa.Column("name", Id, primary_key=True),
+    sa.Column("content", sa.Text, nullable=False),
+    sa.Column("saved_at_us", Instant, nullable=False),
+    sa.CheckConstraint("kind IN ('study', 'drawing')", name="kind_known"),
+)
+
 lease_rows = leases.table(metadata)
 outbox_table = outbox.table(metadata)
 idempotency_table = idempotency.table(metadata)

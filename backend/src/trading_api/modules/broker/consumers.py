@@ -14,6 +14,7 @@ from trading_api.modules.broker.schemas import ConnectionView, StateView, encode
 from trading_api.modules.broker.service import AccountService, MatchingService, ReportService
 from trading_api.modules.broker.service.financing import FinancingService
 from trading_api.modules.broker.service.margin_calls import MarginService
+from trading_api.modules.broker.service.performance import PerformanceService
 from trading_api.modules.broker.service.retention import RetentionService
 from trading_api.runtime.database import Lease
 from trading_api.runtime.module import Consumer
@@ -37,6 +38,9 @@ RETENTION_SECONDS = 3600.0
 
 MARGIN_SECONDS = 0.25
 """Twice as often as the market moves."""
+
+SAMPLE_SECONDS = 60.0
+"""How fine an equity curve is."""
 
 FINANCING_SECONDS = 10.0
 """Midnight is charged at most this much later; by then's quantities all the same."""
@@ -139,11 +143,29 @@ class FinancingLoop:
             await asyncio.sleep(FINANCING_SECONDS)
 
 
-class RetentionLoop:
-    """Deletes events that are kept no longer, once an hour, in one instance."""
+class SampleLoop:
+    """Samples the equity of every account that moves, in one instance."""
 
-    def __init__(self, retention: RetentionService, *, clock: Clock) -> None:
+    def __init__(self, performance: PerformanceService, *, clock: Clock) -> None:
+        self._performance = performance
+        self._clock = clock
+
+    async def run(self, lease: Lease | None) -> None:
+        """Sample until cancelled."""
+        assert lease is not None, "equity is sampled under its lease"
+        while True:
+            await self._performance.sample(lease=lease, now=self._clock.now())
+            await asyncio.sleep(SAMPLE_SECONDS)
+
+
+class RetentionLoop:
+    """Deletes events and samples that are kept no longer, once an hour, in one instance."""
+
+    def __init__(
+        self, retention: RetentionService, performance: PerformanceService, *, clock: Clock
+    ) -> None:
         self._retention = retention
+        self._performance = performance
         self._clock = clock
 
     async def run(self, lease: Lease | None) -> None:
@@ -151,6 +173,7 @@ class RetentionLoop:
         assert lease is not None, "retention runs under its lease"
         while True:
             await self._retention.delete_old_events(lease=lease, now=self._clock.now())
+            await self._performance.thin_out(lease=lease, now=self._clock.now())
             await asyncio.sleep(RETENTION_SECONDS)
 
 

@@ -39,6 +39,7 @@ from trading_api.modules.broker.consumers import (
     MarginLoop,
     MatchingLoop,
     RetentionLoop,
+    SampleLoop,
     build_consumers,
 )
 from trading_api.modules.broker.domain.instrument import Policy
@@ -47,6 +48,7 @@ from trading_api.modules.broker.domain.schedules import FinancingRate
 from trading_api.modules.broker.repository import BrokerRepository
 from trading_api.modules.broker.repository.checks import BROKER_CHECKS
 from trading_api.modules.broker.repository.marks import MarkRepository
+from trading_api.modules.broker.repository.samples import SampleRepository
 from trading_api.modules.broker.service import (
     AccountService,
     MatchingService,
@@ -63,6 +65,7 @@ from trading_api.modules.broker.service.leverage import LeverageService
 from trading_api.modules.broker.service.margin_calls import MarginService
 from trading_api.modules.broker.service.markets import MarketService
 from trading_api.modules.broker.service.marks import MarkService
+from trading_api.modules.broker.service.performance import PerformanceService
 from trading_api.modules.broker.service.resets import ResetService
 from trading_api.modules.broker.service.retention import RetentionService
 from trading_api.modules.broker.service.risk import RiskGate
@@ -222,6 +225,14 @@ class BrokerModule(Module):
             listened=context.hub.listened,
             publish=context.hub.publish_here,
         )
+        performance = PerformanceService(
+            database=database,
+            books=books,
+            samples=SampleRepository(),
+            accounts=accounts,
+            quotes=self._quotes,
+            leases=leases,
+        )
         retention = RetentionLoop(
             RetentionService(
                 database=database,
@@ -229,6 +240,7 @@ class BrokerModule(Module):
                 leases=leases,
                 keep_events=timedelta(days=settings.events_days),
             ),
+            performance,
             clock=clock,
         )
         margin = MarginLoop(
@@ -285,6 +297,7 @@ class BrokerModule(Module):
                     leverage=leverage,
                     resets=resets,
                     controls=ControlService(database=database, books=books),
+                    performance=performance,
                     tv=tv,
                     clock=clock,
                     cursors=cursors,
@@ -300,6 +313,9 @@ class BrokerModule(Module):
                 BackgroundTask("equity", equity.run),
                 BackgroundTask("connection", connection.run),
                 BackgroundTask("retention", retention.run, lease="retention"),
+                BackgroundTask(
+                    "samples", SampleLoop(performance, clock=clock).run, lease="samples"
+                ),
                 BackgroundTask("margin", margin.run, lease="margin"),
                 BackgroundTask("financing", financing.run, lease="financing"),
             ],

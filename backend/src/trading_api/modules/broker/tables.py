@@ -52,6 +52,8 @@ accounts = sa.Table(
     sa.Column("pace_us", sa.BigInteger, nullable=False),
     sa.Column("margin_called_at_us", Instant),
     sa.Column("financed_day", sa.Integer, nullable=False),
+    sa.Column("begun_at_us", Instant, nullable=False),
+    sa.Column("sampled_sequence", sa.BigInteger, nullable=False),
     sa.UniqueConstraint("user_id", "ordinal"),
     sa.CheckConstraint("ordinal >= 1", name="ordinal_positive"),
     sa.CheckConstraint("book IN ('demo', 'funded')", name="book_known"),
@@ -246,6 +248,19 @@ account_events = sa.Table(
 )
 
 IS_LIVE: sa.ColumnElement[bool] = sa.literal_column(f"({_IS_LIVE})", sa.Boolean)
+equity_samples = sa.Table(
+    "equity_samples",
+    metadata,
+    sa.Column("account_id", Id, sa.ForeignKey(accounts.c.account_id), primary_key=True),
+    sa.Column("at_us", Instant, primary_key=True),
+    sa.Column("cash_minor", Minor, nullable=False),
+    sa.Column("equity_minor", Minor, nullable=False),
+    sa.Column("flows_minor", Minor, nullable=False),
+    sa.Column("margin_minor", Minor, nullable=False),
+    sa.Column("exposure_minor", Minor, nullable=False),
+    sa.Column("sequence", sa.BigInteger, nullable=False),
+)
+
 IS_OPEN: sa.ColumnElement[bool] = sa.literal_column(f"({_IS_OPEN})", sa.Boolean)
 """The conditions of the partial indexes, word for word: with parameters they would not be used."""
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from enum import StrEnum
 
 from trading_api.kernel.values import Currency
@@ -53,6 +53,7 @@ class Account:
             rate in ``domain.risk``.
         margin_called_at: when its margin call began, UTC; None while there is none.
         financed_on: the last UTC day whose beginning was charged.
+        begun_at: when it was opened, or reset for the last time, UTC.
     """
 
     account_id: str
@@ -73,6 +74,7 @@ class Account:
     pace_us: int = 0
     margin_called_at: datetime | None = None
     financed_on: date = date(1970, 1, 1)
+    begun_at: datetime = datetime(1970, 1, 1, tzinfo=UTC)
 
     @property
     def effective_state(self) -> TradingState:

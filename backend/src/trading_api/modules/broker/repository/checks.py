@@ -20,6 +20,8 @@ Each check has the id of the invariant it proves:
 * P1 a position is the sum of its executions, at the cost they leave
 * P2 cash is the opening balance, all results and all commissions, to the cent
 * P2 financing of an instrument is what was posted for it
+* P3 a sample's equity is its cash where the account held nothing
+* P5 the house's result is the opposite of all accounts' results
 * P4 results and closed quantities of every execution follow from those before it
 * T1, T2 transfers agree with the ledger, see `repository.transfers`
 * L… the ledger's own proofs
@@ -87,6 +89,8 @@ async def check_ledger_of(transaction: Transaction) -> list[Violation]:
 async def check_trading(transaction: Transaction) -> list[Violation]:
     """Prove every account against its ledger, without the ledger's own proofs."""
     found = await check_transfers(transaction)
+    found += await _check_samples(transaction)
+    found += await _check_house(transaction)
     accounts = tables.accounts
     for row in await transaction.all(sa.select(accounts).order_by(accounts.c.account_id)):
         found += await _check_account(transaction, row._mapping)
@@ -436,5 +440,58 @@ async def _check_financing(
             "P2", f"{account['account_id']} {symbol}", f"financing differs from postings by {each}"
         )
         for symbol, each in sorted(posted.items())
+        if each
+    ]
+
+
+async def _check_samples(transaction: Transaction) -> list[Violation]:
+    """Hold stored samples against each other: without exposure, equity is cash."""
+    table = tables.equity_samples
+    found = await transaction.all(
+        sa.select(table.c.account_id, table.c.at_us).where(
+            table.c.exposure_minor == 0,
+            sa.or_(table.c.equity_minor != table.c.cash_minor, table.c.margin_minor != 0),
+        )
+    )
+    return [
+        Violation("P3", row.account_id, f"the sample at {row.at_us} has results without positions")
+        for row in found
+    ]
+
+
+async def _check_house(transaction: Transaction) -> list[Violation]:
+    """Hold what the house won and lost against what all accounts did, by book and currency."""
+    accounts, executions = tables.accounts, tables.executions
+    theirs: defaultdict[str, int] = defaultdict(int)
+    for row in await transaction.all(
+        sa.select(
+            accounts.c.book,
+            executions.c.currency,
+            sa.func.sum(executions.c.realized_minor).label("realized"),
+            sa.func.sum(executions.c.commission_minor).label("commission"),
+        )
+        .join_from(executions, accounts, accounts.c.account_id == executions.c.account_id)
+        .group_by(accounts.c.book, executions.c.currency)
+    ):
+        theirs[f"house:pnl:{row.book}:{row.currency}"] -= int(row.realized)
+        theirs[f"house:commission:{row.book}:{row.currency}"] += int(row.commission)
+    postings = tables.ledger.postings
+    signed = sa.case(
+        (postings.c.side == "CREDIT", postings.c.amount_minor), else_=-postings.c.amount_minor
+    )
+    for row in await transaction.all(
+        sa.select(postings.c.account_id, sa.func.sum(signed).label("balance"))
+        .where(
+            sa.or_(
+                postings.c.account_id.like("house:pnl:%"),
+                postings.c.account_id.like("house:commission:%"),
+            )
+        )
+        .group_by(postings.c.account_id)
+    ):
+        theirs[row.account_id] -= int(row.balance)
+    return [
+        Violation("P5", account_id, f"differs from what the accounts' executions say by {each}")
+        for account_id, each in sorted(theirs.items())
         if each
     ]

@@ -50,6 +50,7 @@ def account_values(account: Account) -> dict[str, Any]:
         "opened_at_us": to_us(account.opened_at),
         "starting_cash_minor": account.starting_cash_minor,
         "position_mode": account.position_mode.value,
+        "sampled_sequence": 0,
         **mutable_values(account),
     }
 
@@ -64,6 +65,7 @@ def mutable_values(account: Account) -> dict[str, Any]:
         "leverages": json.dumps(dict(account.leverages), separators=(",", ":"), sort_keys=True),
         "pace_us": account.pace_us,
         "margin_called_at_us": _us(account.margin_called_at),
+        "begun_at_us": to_us(account.begun_at),
         "financed_day": account.financed_on.toordinal() - _EPOCH_DAY,
     }
 
@@ -89,6 +91,7 @@ def account_of(values: Values) -> Account:
         pace_us=values["pace_us"],
         margin_called_at=_instant(values["margin_called_at_us"]),
         financed_on=date.fromordinal(values["financed_day"] + _EPOCH_DAY),
+        begun_at=from_us(values["begun_at_us"]),
     )
 
 

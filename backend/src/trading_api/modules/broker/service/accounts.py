@@ -202,6 +202,7 @@ class AccountService:
             starting_cash_minor=opening_cash.minor,
             position_mode=position_mode,
             financed_on=now.astimezone(UTC).date(),
+            begun_at=now,
         )
         if not await books.repository.add_account(transaction, account):
             return None

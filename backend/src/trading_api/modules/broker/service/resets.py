@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
 
 from trading_api.contracts.broker import AccountReset
@@ -120,7 +120,13 @@ class ResetService:
             )
         scale = account.currency.scale
         starting = decimal_of(account.starting_cash_minor, scale)
-        desk.account = replace(desk.account, epoch=epoch, margin_called_at=None)
+        desk.account = replace(
+            desk.account,
+            epoch=epoch,
+            # Behind what closed it, which belongs to the time before.
+            begun_at=desk.now + timedelta(microseconds=1),
+            margin_called_at=None,
+        )
         desk.record(
             Notice(
                 account.account_id,

@@ -17,6 +17,7 @@ from trading_api.modules.broker.domain.instrument import Policy, Quote
 from trading_api.modules.broker.domain.order import Order, OrderTicket
 from trading_api.modules.broker.domain.position import Position
 from trading_api.modules.broker.repository import BrokerRepository
+from trading_api.modules.broker.repository.samples import SampleRepository
 from trading_api.modules.broker.service import (
     AccountService,
     MatchingService,
@@ -32,6 +33,7 @@ from trading_api.modules.broker.service.floor import Floor
 from trading_api.modules.broker.service.leverage import LeverageService
 from trading_api.modules.broker.service.margin_calls import MarginService
 from trading_api.modules.broker.service.orders import Placed
+from trading_api.modules.broker.service.performance import PerformanceService
 from trading_api.modules.broker.service.reports import AccountReport
 from trading_api.modules.broker.service.resets import ResetService
 from trading_api.modules.broker.service.retention import RetentionService
@@ -72,6 +74,7 @@ class Venue:
     controls: ControlService
     retention: RetentionService
     margin: MarginService
+    performance: PerformanceService
     financing: FinancingService
     renewed: list[str]
     leases: Leases
@@ -238,6 +241,14 @@ def build_venue(
         controls=ControlService(database=database, books=books),
         retention=RetentionService(
             database=database, books=books, leases=leases, keep_events=timedelta(days=30)
+        ),
+        performance=PerformanceService(
+            database=database,
+            books=books,
+            samples=SampleRepository(),
+            accounts=accounts,
+            quotes=market,
+            leases=leases,
         ),
         margin=MarginService(database=database, books=books, quotes=market, leases=leases),
         financing=FinancingService(

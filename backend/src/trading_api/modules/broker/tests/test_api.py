@@ -34,6 +34,7 @@ async def make_client(
         leverage=venue.leverage,
         resets=venue.resets,
         controls=venue.controls,
+        performance=venue.performance,
         clock=clock,
         cursors=Cursors(b"secret", purpose="broker.lists"),
     )

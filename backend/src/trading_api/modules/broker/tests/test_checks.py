@@ -15,6 +15,10 @@ FAULTS: dict[str, tuple[str, tuple[str, ...]]] = {
     "cost": ("UPDATE broker.positions SET cost = cost + 1 WHERE cost > 0", ("P1", "O15")),
     "commission": ("UPDATE broker.positions SET commission_minor = 0", ("P1", "O15")),
     "financing": ("UPDATE broker.positions SET financing_minor = 1", ("P2",)),
+    "sample": (
+        "UPDATE broker.equity_samples SET equity_minor = 1, exposure_minor = 0",
+        ("P3",),
+    ),
     "reservation": ("UPDATE broker.positions SET reserved_minor = 0", ("O12",)),
     "lost event": ("DELETE FROM broker.account_events WHERE sequence = 4", ("O14", "O6", "O15")),
     "wrong count": ("UPDATE broker.accounts SET event_sequence = 99", ("O14",)),
@@ -62,6 +66,7 @@ async def traded(venue: Venue) -> Venue:
     await venue.place(a_ticket(10, limit="200", take_profit="210", stop_loss="190"))
     await venue.place(a_ticket(4, side=SELL))
     await venue.place(a_ticket(5, limit="150"))
+    await venue.performance.sample(lease=await venue.lease(), now=venue.now)
     await venue.verify()
     return venue
 

@@ -88,6 +88,7 @@ async def make_client(
         leverage=venue.leverage,
         resets=venue.resets,
         controls=venue.controls,
+        performance=venue.performance,
         tv=build_tv_router(
             accounts=venue.accounts,
             orders=venue.orders,

@@ -10,6 +10,7 @@ from trading_api.modules.broker.api.v1.accounts import add_accounts
 from trading_api.modules.broker.api.v1.controls import add_controls, add_leverage, add_resets
 from trading_api.modules.broker.api.v1.orders import add_orders
 from trading_api.modules.broker.api.v1.parts import READ, json_of
+from trading_api.modules.broker.api.v1.performance import add_performance
 from trading_api.modules.broker.api.v1.positions import add_positions
 from trading_api.modules.broker.domain.instrument import full_symbol
 from trading_api.modules.broker.errors import (
@@ -27,6 +28,7 @@ from trading_api.modules.broker.service import (
 )
 from trading_api.modules.broker.service.controls import ControlService
 from trading_api.modules.broker.service.leverage import LeverageService
+from trading_api.modules.broker.service.performance import PerformanceService
 from trading_api.modules.broker.service.resets import ResetService
 from trading_api.runtime.http import ModuleRouter
 from trading_api.runtime.http.cursors import Cursors
@@ -42,6 +44,7 @@ def build_router(
     leverage: LeverageService,
     resets: ResetService,
     controls: ControlService,
+    performance: PerformanceService,
     tv: ModuleRouter | None = None,
     clock: Clock,
     cursors: Cursors,
@@ -54,6 +57,7 @@ def build_router(
     add_leverage(router, leverage, clock)
     add_resets(router, resets, clock)
     add_controls(router, controls, clock)
+    add_performance(router, performance, clock)
     if tv is not None:
         router.include(tv, prefix="/tv")
 

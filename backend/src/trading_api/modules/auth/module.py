@@ -9,6 +9,7 @@ from trading_api.modules.auth.adapters.argon2_pool import Argon2Pool, load_commo
 from trading_api.modules.auth.adapters.bus_announcer import BusAnnouncer
 from trading_api.modules.auth.adapters.file_mailer import FileMailer
 from trading_api.modules.auth.adapters.file_signer import FileSigner
+from trading_api.modules.auth.adapters.oidc_provider import OidcProvider, read_clients
 from trading_api.modules.auth.adapters.sealer import KeySealer
 from trading_api.modules.auth.adapters.smtp_mailer import SmtpMailer
 from trading_api.modules.auth.adapters.webauthn_passkeys import WebauthnPasskeys
@@ -92,6 +93,7 @@ class AuthModule(Module):
             ),
             mailer=mailer_of(settings, context.settings),
             passkeys=passkeys_of(settings, context.settings),
+            providers=providers_of(context),
         )
 
         async def beat(_lease: Lease | None) -> None:
@@ -147,6 +149,27 @@ class AuthModule(Module):
     async def stop(self) -> None:
         """End the hashing threads."""
         self._hasher.close()
+
+
+def providers_of(context: ModuleContext) -> list[OidcProvider]:
+    """Return the outside providers that an operator configured.
+
+    Raises:
+        ConfigurationError: one of them is incomplete, or asked without TLS.
+    """
+    is_production = context.settings.is_production
+    try:
+        clients = read_clients(context.environ, is_production=is_production)
+    except ValueError as error:
+        raise ConfigurationError([str(error)]) from error
+    return [
+        OidcProvider(
+            each,
+            allows_loopback=not is_production,
+            unix_seconds=lambda: context.clock.now().timestamp(),
+        )
+        for each in clients
+    ]
 
 
 def mailer_of(settings: AuthSettings, platform: PlatformSettings) -> Mailer:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
 
+from trading_api.modules.auth.domain.external import ExternalUser
 from trading_api.modules.auth.domain.mail import Message
 
 
@@ -131,6 +132,52 @@ class PasskeyChecker(Protocol):
 
         Raises:
             PasskeyInvalidError: it is wrong.
+        """
+        ...
+
+
+class IdentityProvider(Protocol):
+    """Somebody outside who knows people (OpenID Connect)."""
+
+    @property
+    def name(self) -> str:
+        """The provider's name in our URLs."""
+        ...
+
+    async def authorization_url(
+        self, *, redirect_uri: str, state: str, nonce: str, verifier: str
+    ) -> str:
+        """Return where to send a browser.
+
+        Raises:
+            UnavailableError: the provider can't be asked.
+        """
+        ...
+
+    async def exchange(
+        self, *, code: str, issuer: str | None, redirect_uri: str, verifier: str, nonce: str
+    ) -> ExternalUser:
+        """Exchange a code for whom it stands for.
+
+        Raises:
+            ExternalSignInRefusedError: the code or what it gives isn't good.
+            UnavailableError: the provider doesn't answer.
+        """
+        ...
+
+    async def verify_id_token(
+        self,
+        token: str,
+        *,
+        nonce: str | None,
+        access_token: object = None,
+        age_seconds_max: int | None = None,
+    ) -> ExternalUser:
+        """Return whom a token of the provider names.
+
+        Raises:
+            ExternalSignInRefusedError: it isn't good.
+            UnavailableError: the provider's keys can't be had.
         """
         ...
 

@@ -68,6 +68,9 @@ TicketText = Annotated[SecretStr, Field(min_length=1, max_length=256)]
 RefreshText = Annotated[SecretStr, Field(min_length=1, max_length=256)]
 
 
+ProviderTokenText = Annotated[SecretStr, Field(min_length=1, max_length=16_384)]
+
+
 class RegisterRequest(RequestModel):
     """A new user."""
 
@@ -84,6 +87,18 @@ class LoginRequest(RequestModel):
     totp: CodeText | None = Field(
         default=None, description="of the authenticator, or a recovery code"
     )
+
+
+class ProviderLoginRequest(RequestModel):
+    """A sign-in with an ID token that the client got from Google itself."""
+
+    google_token: ProviderTokenText
+
+
+class ProvidersView(ResponseModel):
+    """Outside providers to sign in by."""
+
+    providers: list[str] = Field(description="for `/oauth/{provider}/login`")
 
 
 class ProofRequest(RequestModel):

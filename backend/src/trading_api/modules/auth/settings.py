@@ -87,6 +87,12 @@ class AuthSettings(OwnedSettings):
         "starttls", description="`none` only for a server on the same host"
     )
     smtp_username: str = Field("", description="where the mail server asks for one")
+    google_client_id: str = Field(
+        "", validation_alias="GOOGLE_CLIENT_ID", description="of our client there; none: no Google"
+    )
+    google_client_secret: SecretStr = Field(
+        SecretStr(""), validation_alias="GOOGLE_CLIENT_SECRET", description="see GOOGLE_CLIENT_ID"
+    )
     smtp_password: SecretStr = Field(SecretStr(""), description="see AUTH_SMTP_USERNAME")
 
     def mistakes(self, *, is_production: bool) -> list[str]:

@@ -188,5 +188,15 @@ passkeys = sa.Table(
     sa.Index(None, "user_id"),
 )
 
+external_identities = sa.Table(
+    "external_identities",
+    metadata,
+    sa.Column("issuer", Id, primary_key=True),
+    sa.Column("subject", Id, primary_key=True),
+    sa.Column("user_id", Id, sa.ForeignKey(users.c.id), nullable=False),
+    sa.Column("connected_at_us", Instant, nullable=False),
+    sa.Index(None, "user_id"),
+)
+
 outbox_table = outbox.table(metadata)
 leases_table = leases.table(metadata)

@@ -8,6 +8,7 @@ looked for at most once in half a minute.
 
 import asyncio
 import json
+import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -36,6 +37,11 @@ TOKEN_LENGTH_MAX = 16 * 1024
 _ALGORITHMS = ["RS256", "ES256", "PS256", "EdDSA"]
 """Asymmetric ones alone: with HS256 everybody who knows the client's secret could sign."""
 
+GOOGLE_ISSUER = "https://accounts.google.com"
+
+_VARIABLE = re.compile(
+    r"OIDC_([A-Z][A-Z0-9]{0,31})_(ISSUER|CLIENT_ID|CLIENT_SECRET|SCOPES|DISCOVERY_URL)"
+)
 _LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 
 
@@ -64,6 +70,36 @@ class OidcClient:
         """
         for url in filter(None, (self.issuer, self.discovery_url)):
             _ensure_safe(url, allows_loopback=not is_production)
+
+
+def read_clients(environ: Mapping[str, str], *, is_production: bool) -> list[OidcClient]:
+    """Read ``OIDC_<NAME>_*`` and ``GOOGLE_CLIENT_ID`` from the environment.
+
+    Raises:
+        ValueError: one is incomplete or unsafe; names the variable, never its value.
+    """
+    fields: dict[str, dict[str, str]] = {}
+    for variable, value in environ.items():
+        found = _VARIABLE.fullmatch(variable.upper())
+        if found is not None and value:
+            fields.setdefault(found[1].lower(), {})[found[2].lower()] = value
+    if environ.get("GOOGLE_CLIENT_ID"):
+        google = fields.setdefault("google", {})
+        google.setdefault("client_id", environ["GOOGLE_CLIENT_ID"])
+        google.setdefault("client_secret", environ.get("GOOGLE_CLIENT_SECRET", ""))
+        google.setdefault("issuer", GOOGLE_ISSUER)
+    clients = []
+    for name, given in sorted(fields.items()):
+        for needed in ("issuer", "client_id", "client_secret"):
+            if not given.get(needed):
+                raise ValueError(f"OIDC_{name.upper()}_{needed.upper()}: needed")
+        client = OidcClient(name=name, **given)
+        try:
+            client.ensure_safe(is_production=is_production)
+        except ValueError as error:
+            raise ValueError(f"OIDC_{name.upper()}_ISSUER: {error}") from error
+        clients.append(client)
+    return clients
 
 
 class OidcProvider:

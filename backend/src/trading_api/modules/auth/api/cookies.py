@@ -29,6 +29,7 @@ class Cookies:
         self.access_name = access_name
         self.refresh_name = f"{prefix}refresh_token"
         self.device_name = f"{prefix}device"
+        self.journey_name = "__Host-journey" if is_secure else "journey"
 
     def set_tokens(
         self,
@@ -47,6 +48,33 @@ class Cookies:
         """Take both tokens from the browser."""
         self._set(response, self.access_name, "", 0, "/")
         self._set(response, self.refresh_name, "", 0, REFRESH_PATH)
+
+    def set_journey(self, response: Response, binding: str, seconds: int) -> None:
+        """Bind a browser to a sign-in by a provider.
+
+        Lax, since the provider's page sends the browser back to us.
+        """
+        response.set_cookie(
+            self.journey_name,
+            binding,
+            max_age=seconds,
+            path="/",
+            secure=self._is_secure,
+            httponly=True,
+            samesite="lax",
+        )
+
+    def clear_journey(self, response: Response) -> None:
+        """Forget the journey."""
+        self.set_journey(response, "", 0)
+
+    def journey(self, request: Request) -> str | None:
+        """Return what ``set_journey`` gave the browser.
+
+        Raises:
+            CarriersDisagreeError: it was sent twice, so one was planted.
+        """
+        return self._get(request, self.journey_name)
 
     def refresh_token(self, request: Request) -> str | None:
         """Return the refresh cookie.

@@ -22,6 +22,7 @@ from trading_api.modules.auth.schemas import (
     ChallengeView,
     DoneView,
     LoginRequest,
+    ProviderLoginRequest,
     RefreshRequest,
     RegisterRequest,
     TokenView,
@@ -40,7 +41,14 @@ _LOGIN_BODY: dict[str, Any] = {
     "requestBody": {
         "required": True,
         "content": {
-            "application/json": {"schema": LoginRequest.model_json_schema()},
+            "application/json": {
+                "schema": {
+                    "anyOf": [
+                        LoginRequest.model_json_schema(),
+                        ProviderLoginRequest.model_json_schema(),
+                    ]
+                }
+            },
             "application/x-www-form-urlencoded": {
                 "schema": {
                     "type": "object",
@@ -110,7 +118,8 @@ def add_sign_in(router: ModuleRouter, parts: Parts) -> None:
         access=Access.public(),
         body="json_or_form",
         summary="Sign in with a password",
-        description="Takes JSON, or the form of OAuth2's password grant. Where the user has a "
+        description="Takes JSON, or the form of OAuth2's password grant; or `google_token`, an ID "
+        "token that the client got from Google itself. Where the user has a "
         "second factor and the request no code, the answer is a challenge for `/2fa/verify` and "
         "no token.",
         response_model=TokenView | ChallengeView,
@@ -121,6 +130,9 @@ def add_sign_in(router: ModuleRouter, parts: Parts) -> None:
             errors.UserDisabledError,
             errors.EmailUnverifiedError,
             errors.LoginThrottledError,
+            errors.ExternalSignInRefusedError,
+            errors.ExternalProviderUnknownError,
+            errors.ExternalEmailError,
             errors.PasswordPoolBusyError,
         ],
         openapi_extra=_LOGIN_BODY,
@@ -129,13 +141,22 @@ def add_sign_in(router: ModuleRouter, parts: Parts) -> None:
     async def log_in(request: Request, response: Response) -> TokenView | ChallengeView:
         identity.ensure_own_site(request.scope)
         body = await _read_login(request)
-        found = await service.sign_in.log_in(
-            email=body.email,
-            password=body.password.get_secret_value(),
-            device=cookies.device_of(request, response),
-            now=clock.now(),
-            code=body.totp,
-        )
+        device, now = cookies.device_of(request, response), clock.now()
+        if isinstance(body, ProviderLoginRequest):
+            found = await service.external.sign_in_with_token(
+                provider="google",
+                token=body.google_token.get_secret_value(),
+                device=device,
+                now=now,
+            )
+        else:
+            found = await service.sign_in.log_in(
+                email=body.email,
+                password=body.password.get_secret_value(),
+                device=device,
+                now=now,
+                code=body.totp,
+            )
         if isinstance(found, Challenge):
             return ChallengeView.of(found)
         return parts.hand_out(request, response, found)
@@ -251,14 +272,17 @@ def _refresh_token(
     return cookie
 
 
-async def _read_login(request: Request) -> LoginRequest:
+async def _read_login(request: Request) -> LoginRequest | ProviderLoginRequest:
     content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if content_type.endswith("json"):
         fields, names = await request.json(), {}
     else:
         fields, names = await _read_form(request), {"email": "username"}
+    model: type[LoginRequest | ProviderLoginRequest] = LoginRequest
+    if isinstance(fields, dict) and "google_token" in fields:
+        model = ProviderLoginRequest
     try:
-        return LoginRequest.model_validate(fields)
+        return model.model_validate(fields)
     except ValidationError as error:
         found = [
             {**each, "loc": ("body", *(names.get(str(part), part) for part in each["loc"]))}

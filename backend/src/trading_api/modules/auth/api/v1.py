@@ -9,6 +9,7 @@ from trading_api.kernel.clock import Clock
 from trading_api.modules.auth.api.account import add_account
 from trading_api.modules.auth.api.administration import add_administration
 from trading_api.modules.auth.api.api_keys import add_api_keys, add_resolving, add_share_tokens
+from trading_api.modules.auth.api.external import add_external
 from trading_api.modules.auth.api.parts import PRIVATE, Parts
 from trading_api.modules.auth.api.passkeys import add_passkeys
 from trading_api.modules.auth.api.passwords import add_passwords
@@ -30,6 +31,7 @@ def public_routes(parts: Parts) -> ModuleRouter:
     add_passkeys(router, parts)
     add_account(router, parts)
     add_administration(router, parts)
+    add_external(router, parts)
     add_tokens(router, parts)
     add_token_endpoints(router, parts)
     add_api_keys(router, parts)

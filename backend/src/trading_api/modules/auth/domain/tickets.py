@@ -21,6 +21,8 @@ class Purpose(StrEnum):
     PASSWORD_RESET = "password_reset"  # noqa: S105
     PASSKEY_REGISTER = "passkey_register"
     PASSKEY_SIGN_IN = "passkey_sign_in"
+    EXTERNAL_SIGN_IN = "external_sign_in"
+    EXTERNAL_TOKEN = "external_token"  # noqa: S105
 
 
 LIFETIMES = {
@@ -29,6 +31,8 @@ LIFETIMES = {
     Purpose.PASSWORD_RESET: timedelta(minutes=30),
     Purpose.PASSKEY_REGISTER: timedelta(minutes=5),
     Purpose.PASSKEY_SIGN_IN: timedelta(minutes=5),
+    Purpose.EXTERNAL_SIGN_IN: timedelta(minutes=10),
+    Purpose.EXTERNAL_TOKEN: timedelta(minutes=20),
 }
 
 ATTEMPTS_MAX = 5

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 from trading_api.modules.auth.repository.api_keys import ApiKeyRepository
 from trading_api.modules.auth.repository.audit import AuditRepository
+from trading_api.modules.auth.repository.external import ExternalRepository
 from trading_api.modules.auth.repository.mails import MailRepository
 from trading_api.modules.auth.repository.passkeys import PasskeyRepository
 from trading_api.modules.auth.repository.second_factors import SecondFactorRepository
@@ -20,6 +21,7 @@ class AuthRepository:
     users: UserRepository = field(default_factory=UserRepository)
     sessions: SessionRepository = field(default_factory=SessionRepository)
     api_keys: ApiKeyRepository = field(default_factory=ApiKeyRepository)
+    external: ExternalRepository = field(default_factory=ExternalRepository)
     throttles: ThrottleRepository = field(default_factory=ThrottleRepository)
     audit: AuditRepository = field(default_factory=AuditRepository)
     tickets: TicketRepository = field(default_factory=TicketRepository)

@@ -1,10 +1,13 @@
 """Use cases of auth: each public method is one atomic unit and returns after its commit."""
 
-from trading_api.modules.auth.ports import Mailer, PasskeyChecker
+from collections.abc import Sequence
+
+from trading_api.modules.auth.ports import IdentityProvider, Mailer, PasskeyChecker
 from trading_api.modules.auth.service.administration import AdministrationService
 from trading_api.modules.auth.service.api_keys import ApiKeyService
 from trading_api.modules.auth.service.credentials import Credentials
 from trading_api.modules.auth.service.desk import AuthPolicy, Challenge, Desk, SignIn
+from trading_api.modules.auth.service.external import ExternalService
 from trading_api.modules.auth.service.mail import MailService
 from trading_api.modules.auth.service.passkeys import PasskeyService
 from trading_api.modules.auth.service.passwords import PasswordService
@@ -23,9 +26,17 @@ class AuthServices:
         desk: the parts they share.
         mailer: who takes the mails.
         passkeys: who speaks WebAuthn.
+        providers: outside ones to sign in by.
     """
 
-    def __init__(self, desk: Desk, *, mailer: Mailer, passkeys: PasskeyChecker) -> None:
+    def __init__(
+        self,
+        desk: Desk,
+        *,
+        mailer: Mailer,
+        passkeys: PasskeyChecker,
+        providers: Sequence[IdentityProvider] = (),
+    ) -> None:
         credentials = Credentials(desk)
         self.policy = desk.policy
         self.registration = RegistrationService(desk)
@@ -37,6 +48,7 @@ class AuthServices:
         self.administration = AdministrationService(desk)
         self.users = UserService(desk)
         self.api_keys = ApiKeyService(desk)
+        self.external = ExternalService(desk, providers)
         self.tokens = TokenService(desk)
         self.mail = MailService(desk, mailer)
 

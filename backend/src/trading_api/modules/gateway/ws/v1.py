@@ -18,7 +18,7 @@ class HealthChannel(PriceChannel[HealthParams]):
     route: ClassVar = "health"
     params: ClassVar = HealthParams
     update: ClassVar = PlatformHealthView
-    access: ClassVar = Access.user()
+    access: ClassVar = Access.user(with_keys=True)
 
     def __init__(self, service: GatewayService) -> None:
         self._service = service

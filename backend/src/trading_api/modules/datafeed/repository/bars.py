@@ -40,6 +40,25 @@ class SeriesRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class StoredFacts:
+    """What a stored series is.
+
+    Attributes:
+        resolution: canonical spelling.
+        price_decimals: decimals of its prices.
+        volume_decimals: decimals of its volumes.
+        bar_count: how many bars it has.
+        version: of its chunks.
+    """
+
+    resolution: str
+    price_decimals: int
+    volume_decimals: int
+    bar_count: int
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
 class ImportRecord:
     """An import as far as it got.
 
@@ -81,13 +100,27 @@ class BarRepository:
 
     async def find_series(
         self, transaction: Transaction, series_id: str, *, lock: bool = False
-    ) -> "sa.Row[tuple[object, ...]] | None":
-        """Return a series' row; None where there is none."""
-        query = sa.select(tables.series).where(tables.series.c.id == series_id)
-        return await transaction.first(query.with_for_update() if lock else query)
+    ) -> StoredFacts | None:
+        """Return what a series is; None where there is none."""
+        table = tables.series
+        query = sa.select(
+            table.c.resolution,
+            table.c.price_decimals,
+            table.c.volume_decimals,
+            table.c.bar_count,
+            table.c.version,
+        ).where(table.c.id == series_id)
+        row = await transaction.first(query.with_for_update() if lock else query)
+        return None if row is None else StoredFacts(**row._mapping)
 
     async def read_chunks(
-        self, transaction: Transaction, series_id: str, version: int, *, after: int = -1
+        self,
+        transaction: Transaction,
+        series_id: str,
+        version: int,
+        *,
+        after: int = -1,
+        below: int | None = None,
     ) -> list[tuple[int, Columns]]:
         """Return some chunks behind a position, in order; none: that was all."""
         chunks = tables.series_chunks
@@ -97,6 +130,7 @@ class BarRepository:
                 chunks.c.series_id == series_id,
                 chunks.c.version == version,
                 chunks.c.position > after,
+                *([] if below is None else [chunks.c.position < below]),
             )
             .order_by(chunks.c.position)
             .limit(CHUNKS_PER_READ)
@@ -150,23 +184,39 @@ class BarRepository:
         await transaction.execute(_chunk(series_id, version, position))
         await self.add_chunks(transaction, series_id, version, position, bars)
 
-    async def drop_chunks(self, transaction: Transaction, series_id: str, version: int) -> None:
-        """Delete all chunks of a version."""
-        chunks = tables.series_chunks
-        await transaction.execute(
-            chunks.delete().where(chunks.c.series_id == series_id, chunks.c.version == version)
-        )
+    async def drop_some_chunks(
+        self,
+        transaction: Transaction,
+        series_id: str,
+        version: int,
+        *,
+        above: int,
+        below: int | None,
+    ) -> bool:
+        """Delete the first chunks of a version from ``above`` up to ``below``; False: that was all.
 
-    async def adopt_chunks(
-        self, transaction: Transaction, series_id: str, version: int, *, into: int, behind: int
-    ) -> None:
-        """Give all chunks of one version to another, behind its last position."""
+        ``above`` is inclusive, ``below`` exclusive, None without an end.
+        """
         chunks = tables.series_chunks
-        await transaction.execute(
-            chunks.update()
-            .where(chunks.c.series_id == series_id, chunks.c.version == version)
-            .values(version=into, position=chunks.c.position + behind)
+        conditions = [
+            chunks.c.series_id == series_id,
+            chunks.c.version == version,
+            chunks.c.position >= above,
+        ]
+        if below is not None:
+            conditions.append(chunks.c.position < below)
+        some = (
+            sa.select(chunks.c.position)
+            .where(*conditions)
+            .order_by(chunks.c.position)
+            .limit(CHUNKS_PER_READ)
+            .subquery()
         )
+        last = await transaction.scalar(sa.select(sa.func.max(some.c.position)))
+        if last is None:
+            return False
+        await transaction.execute(chunks.delete().where(*conditions, chunks.c.position <= last))
+        return True
 
     async def save_series(
         self, transaction: Transaction, values: dict[str, object], *, exists: bool
@@ -212,7 +262,7 @@ class BarRepository:
             }
             await self.save_series(transaction, values, exists=False)
             return
-        version = series._mapping["version"]
+        version = series.version
         last = await self.read_last_chunk(transaction, series_id, version)
         assert last is not None, "a series has at least one bar"
         position, stored = last

@@ -37,12 +37,15 @@ from trading_api.modules.datafeed.repository import (
     ImportRecord,
     MarketRepository,
 )
-from trading_api.modules.datafeed.repository.bars import chunks_of
+from trading_api.modules.datafeed.repository.bars import StoredFacts, chunks_of
 from trading_api.modules.datafeed.service.market import DatafeedService
 from trading_api.runtime.database import Database, Transaction
 
 BARS_PER_COMMIT = 262_144
 """12 MiB of chunks: few syncs, and little to do again after a crash."""
+
+JOINED_POSITION = 1_000_000
+"""From this position on an import's version holds its bars joined with the series' own."""
 
 BAD_LINES_SHOWN = 100
 """So many bad lines stand in an error; the stored import keeps more."""
@@ -217,7 +220,7 @@ class ImportService:
     async def _refuse(self, record: ImportRecord, now: datetime) -> None:
         async with self._database.transaction() as transaction:
             await self._save(transaction, record, replace(record, state=ImportState.REFUSED), now)
-            await self._bars.drop_chunks(transaction, record.series_id, record.version)
+        await self._drop(record.series_id, record.version, below=None)
         if not record.bad_count:
             raise ImportRefusedError("the file holds no bars")
         shown = record.bad_lines[:BAD_LINES_SHOWN]
@@ -229,69 +232,90 @@ class ImportService:
         )
 
     async def _publish(self, record: ImportRecord, request: ImportRequest, now: datetime) -> int:
-        """Make the import's chunks part of the series; return how many bars it has then."""
-        async with self._database.transaction() as transaction:
-            await self._save(transaction, record, replace(record, state=ImportState.DONE), now)
-            series = await self._bars.find_series(transaction, record.series_id, lock=True)
-            version, total = record.version, record.bar_count
-            if series is not None:
-                version, total = await self._join(transaction, record, series)
-            loaded_us = await self._bars.last_loaded_us(transaction) + 1
-            await self._bars.save_series(
-                transaction,
-                {
-                    "id": record.series_id,
-                    "resolution": record.resolution,
-                    "price_decimals": record.price_decimals,
-                    "volume_decimals": record.volume_decimals,
-                    "bar_count": total,
-                    "version": version,
-                    "source": record.source,
-                    "source_sha256": record.source_sha256,
-                    "license": request.license,
-                    # Later than any other, so that every process sees that something changed.
-                    "loaded_at_us": max(loaded_us, to_us(now)),
-                },
-                exists=series is not None,
-            )
-            if request.instrument is not None:
-                await self._instruments.add_instruments(transaction, [request.instrument])
+        """Make the import's chunks part of the series; return how many bars it has then.
+
+        What takes long happens before and after, in short transactions, so that nobody waits for
+        the write lock; the one in between shows the new version.
+        """
+        while True:
+            async with self._database.snapshot() as transaction:
+                before = await self._bars.find_series(transaction, record.series_id)
+            total = await self._prepare(record, before)
+            async with self._database.transaction() as transaction:
+                series = await self._bars.find_series(transaction, record.series_id, lock=True)
+                if _facts(series) != _facts(before):
+                    # Another import, or a live minute, was faster.
+                    continue
+                await self._save(transaction, record, replace(record, state=ImportState.DONE), now)
+                loaded_us = await self._bars.last_loaded_us(transaction) + 1
+                await self._bars.save_series(
+                    transaction,
+                    {
+                        "id": record.series_id,
+                        "resolution": record.resolution,
+                        "price_decimals": record.price_decimals,
+                        "volume_decimals": record.volume_decimals,
+                        "bar_count": total,
+                        "version": record.version,
+                        "source": record.source,
+                        "source_sha256": record.source_sha256,
+                        "license": request.license,
+                        # Later than any other, so that every process sees that something changed.
+                        "loaded_at_us": max(loaded_us, to_us(now)),
+                    },
+                    exists=series is not None,
+                )
+                if request.instrument is not None:
+                    await self._instruments.add_instruments(transaction, [request.instrument])
+            break
+        if before is not None:
+            await self._drop(record.series_id, _facts(before)[0], below=None)
+            await self._drop(record.series_id, record.version, below=JOINED_POSITION)
         return total
 
-    async def _join(
-        self, transaction: Transaction, record: ImportRecord, series: "object"
-    ) -> tuple[int, int]:
-        """Put the import's bars into the series' own; return its version and count."""
-        version: int = series.version  # type: ignore[attr-defined]
-        count: int = series.bar_count  # type: ignore[attr-defined]
-        last = await self._bars.read_last_chunk(transaction, record.series_id, version)
-        first = await self._bars.read_chunks(transaction, record.series_id, record.version)
-        if last is not None and first[0][1].time[0] > last[1].time[-1]:
-            await self._bars.adopt_chunks(
-                transaction, record.series_id, record.version, into=version, behind=last[0] + 1
-            )
-            return version, count + record.bar_count
-        joined = await self._bars.next_version(transaction, record.series_id)
-        position = total = 0
+    async def _prepare(self, record: ImportRecord, series: StoredFacts | None) -> int:
+        """Write what the series will be under the import's version, beside the import's own chunks.
+
+        Nothing where there is no series yet: then the import's chunks are all of it.
+        """
+        if series is None:
+            return record.bar_count
+        await self._drop(record.series_id, record.version, below=None, above=JOINED_POSITION)
+        version, _ = _facts(series)
+        position, total = JOINED_POSITION, 0
         async for bars in _merged(
-            self._chunks(transaction, record.series_id, version),
-            self._chunks(transaction, record.series_id, record.version),
+            self._chunks(record.series_id, version),
+            self._chunks(record.series_id, record.version, below=JOINED_POSITION),
         ):
-            position = await self._bars.add_chunks(
-                transaction, record.series_id, joined, position, bars
-            )
+            async with self._database.transaction() as transaction:
+                position = await self._bars.add_chunks(
+                    transaction, record.series_id, record.version, position, bars
+                )
             total += len(bars)
-        for old in (version, record.version):
-            await self._bars.drop_chunks(transaction, record.series_id, old)
-        return joined, total
+        return total
+
+    async def _drop(
+        self, series_id: str, version: int, *, below: int | None, above: int = 0
+    ) -> None:
+        """Delete chunks of a version from position ``above`` up to ``below``, a few at a time."""
+        more = True
+        while more:
+            async with self._database.transaction() as transaction:
+                more = await self._bars.drop_some_chunks(
+                    transaction, series_id, version, above=above, below=below
+                )
 
     async def _chunks(
-        self, transaction: Transaction, series_id: str, version: int
+        self, series_id: str, version: int, *, below: int | None = None
     ) -> AsyncIterator[Columns]:
         position = -1
-        while chunks := await self._bars.read_chunks(
-            transaction, series_id, version, after=position
-        ):
+        while True:
+            async with self._database.snapshot() as transaction:
+                chunks = await self._bars.read_chunks(
+                    transaction, series_id, version, after=position, below=below
+                )
+            if not chunks:
+                return
             for position, columns in chunks:  # noqa: B007 - the last one goes on
                 yield columns
 
@@ -307,6 +331,11 @@ class ImportService:
         async with self._database.snapshot() as transaction:
             series = await self._bars.find_series(transaction, record.series_id)
         return ImportReport(record, series.bar_count if series else 0, was_done=True)
+
+
+def _facts(series: StoredFacts | None) -> tuple[int, int]:
+    """Return a series' version and count of bars; zeros where there is none."""
+    return (0, 0) if series is None else (series.version, series.bar_count)
 
 
 def join_bars(old: Columns, new: Columns) -> Columns:

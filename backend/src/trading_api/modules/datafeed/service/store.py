@@ -14,6 +14,8 @@ from trading_api.runtime.database import Transaction
 IN_MEMORY_BARS_MAX = 65_536
 """3 MiB; larger series lie in files that the kernel keeps or drops as memory allows."""
 
+_PAUSE_SECONDS = 0.01
+
 
 class SeriesStore:
     """Loads series once per version."""
@@ -59,8 +61,8 @@ class SeriesStore:
         if found is None:
             scale = Scale(series.price_decimals, series.volume_decimals)
             for _ in files.write_texts(series.id, series.version, count, series.bars, scale):
-                # A block takes a few milliseconds; requests come in between.
-                await asyncio.sleep(0)
+                # A block takes a few milliseconds; most of the time belongs to requests.
+                await asyncio.sleep(_PAUSE_SECONDS)
             found = files.open_texts(series.id, series.version, count)
         return found
 

@@ -6,6 +6,7 @@ made for. A module that isn't there is an ``UnavailableError``, never a hang.
 
 import json
 from collections.abc import Mapping
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from pathlib import Path
 from typing import Any
 
@@ -148,7 +149,12 @@ class Peers:
 
     def _open(self, name: str, address: str) -> httpx.AsyncClient:
         if address.startswith("http"):
-            return httpx.AsyncClient(base_url=address, timeout=TIMEOUT_SECONDS, trust_env=False)
+            return httpx.AsyncClient(
+                base_url=address,
+                cookies=_no_cookies(),
+                timeout=TIMEOUT_SECONDS,
+                trust_env=False,
+            )
         transport: httpx.AsyncBaseTransport
         if name in self._local:
             transport = httpx.ASGITransport(app=self._local[name])
@@ -156,7 +162,11 @@ class Peers:
             # A socket speaks no TLS, and making a context for it blocks the loop for 50 ms.
             transport = httpx.AsyncHTTPTransport(uds=address, verify=False)
         return httpx.AsyncClient(
-            transport=transport, base_url="http://peer", timeout=TIMEOUT_SECONDS, trust_env=False
+            transport=transport,
+            base_url="http://peer",
+            cookies=_no_cookies(),
+            timeout=TIMEOUT_SECONDS,
+            trust_env=False,
         )
 
     def _from_file(self) -> dict[str, list[str]]:
@@ -168,6 +178,11 @@ class Peers:
             self._addresses = read_peers(self._file)
             self._stamp = stamp
         return self._addresses
+
+
+def _no_cookies() -> CookieJar:
+    """Return a jar that keeps nothing: a pool serves all users, a cookie belongs to one."""
+    return CookieJar(DefaultCookiePolicy(allowed_domains=[]))
 
 
 def read_peers(path: Path) -> dict[str, list[str]]:

@@ -17,6 +17,7 @@ from trading_api.modules.broker.errors import (
 )
 from trading_api.modules.broker.service.desk import Books, Desk
 from trading_api.modules.broker.service.keyed import Keyed
+from trading_api.modules.broker.service.starts import add_start
 from trading_api.runtime.database import Database, Idempotency, Inbox, Transaction
 
 log = structlog.get_logger("broker")
@@ -226,6 +227,7 @@ class AccountService:
             )
         )
         await desk.close()
+        await add_start(desk, opening_cash.minor)
         transaction.after_commit(
             partial(log.info, "account_opened", account_id=account.account_id, user_id=user_id)
         )

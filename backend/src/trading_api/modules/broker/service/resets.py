@@ -21,6 +21,7 @@ from trading_api.modules.broker.service.accounts import AccountService
 from trading_api.modules.broker.service.closing import cancel_orders, close_position
 from trading_api.modules.broker.service.desk import Books, Desk, stream_of
 from trading_api.modules.broker.service.keyed import Keyed
+from trading_api.modules.broker.service.starts import add_start
 from trading_api.runtime.database import Database, Idempotency, Transaction
 
 
@@ -150,4 +151,5 @@ class ResetService:
             )
         )
         await desk.close()
+        await add_start(desk, account.starting_cash_minor)
         desk.transaction.after_commit(partial(self._renew, stream_of(account.account_id)))

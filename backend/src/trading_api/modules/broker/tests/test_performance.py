@@ -81,6 +81,8 @@ async def report(venue: Venue) -> Performance:
 async def test_curve_follows_the_market_and_sums_up(
     venue: Venue, market: FakeMarket, clock: FixedClock
 ) -> None:
+    await venue.state()
+    clock.advance(1)
     await venue.place(a_ticket(100))
     assert await sample(venue) == 1
     for bid, ask in (("209.90", "210.00"), ("189.90", "190.00")):
@@ -99,13 +101,15 @@ async def test_curve_follows_the_market_and_sums_up(
     assert found.profit_minor == found.curve[-1].point.equity_minor - (
         found.curve[0].point.equity_minor
     )
+    # Its beginning is the first point, and was written with the account.
     assert [each.point.equity_minor for each in found.curve] == [
+        100_000_00,
         100_000_00 - 200 - 1000,
         100_000_00 - 200 + 99_000,
         100_000_00 - 200 - 101_000,
         state.equity_minor,
     ]
-    best, worst = (found.curve[each].point.equity_minor for each in (1, 2))
+    best, worst = (found.curve[each].point.equity_minor for each in (2, 3))
     assert found.drawdown_max == (1 - Decimal(worst) / Decimal(best)).quantize(Decimal("1e-8"))
     assert [(each.symbol, each.executions, each.closes) for each in found.symbols] == [
         (AAPL, 2, 1),
@@ -143,6 +147,8 @@ async def test_reset_begins_another_curve(venue: Venue, clock: FixedClock) -> No
 async def test_quiet_account_is_sampled_once_and_equity_never_drifts(
     venue: Venue, database: Database, clock: FixedClock
 ) -> None:
+    await venue.state()
+    clock.advance(1)
     await venue.place(a_ticket(100))
     before = (await venue.state()).valuation
     for _ in range(3):
@@ -150,7 +156,7 @@ async def test_quiet_account_is_sampled_once_and_equity_never_drifts(
         assert await sample(venue) == 1
     # P6: no quote, no order, no change. P7: a restart changes no number.
     found = await report(venue)
-    assert {each.point.equity_minor for each in found.curve} == {before.equity_minor}
+    assert {each.point.equity_minor for each in found.curve[1:]} == {before.equity_minor}
     restarted = build_venue(database, clock, venue.market)
     assert (await restarted.state()).valuation == before
     venue.market.quote("199.90", "200.00")
@@ -168,8 +174,8 @@ async def test_old_samples_are_thinned_out(venue: Venue, clock: FixedClock) -> N
     lease = await venue.lease()
     assert await venue.performance.thin_out(lease=lease, now=venue.now) == 0
     clock.advance(8 * 24 * 3600)
-    # 14:50, 15:10, 15:30, 15:50: the last of each hour stays.
-    assert await venue.performance.thin_out(lease=lease, now=venue.now) == 2
+    # 14:30, 14:50, 15:10, 15:30, 15:50: the last of each hour stays.
+    assert await venue.performance.thin_out(lease=lease, now=venue.now) == 3
     clock.advance(90 * 24 * 3600)
     assert await venue.performance.thin_out(lease=lease, now=venue.now) == 1
     assert await venue.performance.thin_out(lease=lease, now=venue.now) == 0

@@ -102,7 +102,7 @@ orders = sa.Table(
     sa.Column("close_reason", sa.Text),
     sa.Column("accepted_at_us", Instant, nullable=False),
     sa.Column("updated_at_us", Instant, nullable=False),
-    # None in these stands for what orders of before were: see rows.order_of.
+    # None stands for the symbol, as before there were several positions of one.
     sa.Column("position_id", Id),
     sa.Column("active_at_us", Instant),
     sa.Column("ingest_sequence", sa.BigInteger, nullable=False, server_default="0"),

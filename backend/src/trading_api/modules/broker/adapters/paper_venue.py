@@ -56,9 +56,7 @@ class PaperVenue:
     def meet(
         self, order: Order, quote: Quote, instrument: Instrument, *, is_new: bool = False
     ) -> Match:
-        """Decide what a fresh quote does to an open order; nothing before it has arrived."""
-        if quote.at < order.active_at and not is_new:
-            return Match()
+        """Decide what a fresh quote does to an open order."""
         return match(order, quote, self._depth(order, quote, instrument), is_new=is_new)
 
     def _depth(self, order: Order, quote: Quote, instrument: Instrument) -> Depth:

@@ -192,7 +192,6 @@ def build_leg(
         accepted_at=now,
         updated_at=now,
         position_id=like.position_id,
-        active_at=now,
         trailing=trailing,
         parent_id=parent_id,
         parent_type=parent_type,

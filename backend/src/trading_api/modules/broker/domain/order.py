@@ -313,7 +313,8 @@ class Order:
             modification; it matches later ones only.
         ingest_sequence: number of the account's event that accepted it: with the quote's it
             decides everything random about its fills.
-        active_at: from when the venue works it, UTC.
+        active_at: from when the venue works it, UTC; None: from its acceptance, whatever the clock
+            says since.
         parent_id: of a bracket: the entry it waits for, later the position it protects.
         role: of a bracket; None for any other order.
         brackets: of an entry: what protects the position it opens.
@@ -341,8 +342,8 @@ class Order:
     accepted_at: datetime
     updated_at: datetime
     position_id: str
-    active_at: datetime
     ingest_sequence: int = 0
+    active_at: datetime | None = None
     post_only: bool = False
     trailing: Trailing | None = None
     parent_id: str | None = None
@@ -432,7 +433,7 @@ class Order:
             quantity=quantity,
             trigger_price=trigger,
             quote_sequence=max(self.quote_sequence, quote.sequence),
-            active_at=now,
+            active_at=None,
         )
 
     def resize(self, quantity: int, now: datetime) -> "Order":

@@ -121,7 +121,7 @@ def order_values(order: Order) -> dict[str, Any]:
         "accepted_at_us": to_us(order.accepted_at),
         "updated_at_us": to_us(order.updated_at),
         "position_id": order.position_id,
-        "active_at_us": to_us(order.active_at),
+        "active_at_us": _us(order.active_at),
         "ingest_sequence": order.ingest_sequence,
         "post_only": order.post_only,
         "trailing": _trailing_text(order.trailing),
@@ -136,7 +136,6 @@ def order_of(values: Values) -> Order:
     """Return the order of a row, or of an event, which may be older than some columns."""
     reason = values["close_reason"]
     parent_type, role = values.get("parent_type"), values.get("bracket_role")
-    active_at_us = values.get("active_at_us") or values["accepted_at_us"]
     return Order(
         order_id=values["order_id"],
         account_id=values["account_id"],
@@ -157,7 +156,7 @@ def order_of(values: Values) -> Order:
         accepted_at=from_us(values["accepted_at_us"]),
         updated_at=from_us(values["updated_at_us"]),
         position_id=values.get("position_id") or values["symbol"],
-        active_at=from_us(active_at_us),
+        active_at=_instant(values.get("active_at_us")),
         ingest_sequence=values.get("ingest_sequence", 0),
         post_only=bool(values.get("post_only")),
         trailing=_trailing_of(values.get("trailing")),

@@ -69,7 +69,6 @@ async def close_position(
         accepted_at=desk.now,
         updated_at=desk.now,
         position_id=position.position_id,
-        active_at=desk.now,
         ingest_sequence=desk.account.event_sequence + 1,
     ).accept()
     desk.add(order, ticket=json.dumps({"cause": cause.value}))

@@ -105,13 +105,13 @@ class Floor:
             accepted_at=desk.now,
             updated_at=desk.now,
             position_id=position_id,
-            active_at=desk.now,
             ingest_sequence=desk.account.event_sequence + 1,
             post_only=ticket.post_only,
             trailing=measures.trailing,
             brackets=measures.brackets,
         )
-        return replace(order, active_at=desk.now + self._venue.compute_delay(order))
+        delay = self._venue.compute_delay(order)
+        return replace(order, active_at=desk.now + delay) if delay else order
 
     async def ensure_acceptable(
         self, desk: Desk, order: Order, instrument: Instrument, quote: Quote
@@ -186,7 +186,7 @@ class Floor:
         for role in BracketRole:
             if has_leg(order.brackets, role):
                 await self._hold_leg(desk, order, role, quote)
-        is_due = order.active_at <= desk.now and not order.type.has_trigger
+        is_due = order.active_at is None and not order.type.has_trigger
         if not is_due:
             return order
         found = Match()
@@ -199,7 +199,8 @@ class Floor:
 
     async def meet(self, desk: Desk, order: Order, instrument: Instrument, quote: Quote) -> bool:
         """Do to a resting order what a fresh quote does; tell whether it changed."""
-        if quote.sequence <= order.quote_sequence or quote.at < order.active_at:
+        has_arrived = order.active_at is None or order.active_at <= quote.at
+        if not has_arrived or quote.sequence <= order.quote_sequence:
             return False
         if order.role is BracketRole.TAKE_PROFIT and self._is_stop_triggered(desk, order):
             # Both legs were hit: the stop goes first and leaves nothing to take.

@@ -378,7 +378,10 @@ class OrderService:
             _ensure_leg_side(order, measures, quote)
         if measures.quantity <= order.filled_quantity:
             raise _invalid("qty", "not_above_filled", "must be above what is filled already")
-        if order.filled_quantity and measures.brackets != order.brackets:
+        # A day order that changes its size still ends with the day it was placed on.
+        keeps_time = change.time_in_force is None and change.expires_at is None
+        brackets = measures.brackets if _moves(change) else order.brackets
+        if order.filled_quantity and brackets != order.brackets:
             message = "the order has filled; its position carries the brackets now"
             raise _invalid("takeProfit", "unexpected", message)
         if order.post_only and takes_at_once(
@@ -395,9 +398,9 @@ class OrderService:
             limit_price=measures.limit_price,
             trigger_price=trigger_price,
             trailing=measures.trailing if change.trailing else order.trailing,
-            brackets=measures.brackets,
+            brackets=brackets,
             time_in_force=ticket.time_in_force,
-            expires_at=measures.expires_at,
+            expires_at=order.expires_at if keeps_time else measures.expires_at,
             reserve_price=compute_reserve_price(
                 type_=order.type,
                 limit_price=measures.limit_price,
@@ -466,9 +469,18 @@ def _ticket_of(order: Order, change: OrderChange) -> OrderTicket:
         reduce_only=order.reduce_only,
         post_only=order.post_only,
         trailing=change.trailing,
-        brackets=_brackets_of(order, change),
+        # Brackets that stay beside prices that stay were right once and needn't be so now: a
+        # trailing stop may have moved past them.
+        brackets=_brackets_of(order, change) if _moves(change) else TicketBrackets(),
         position_id=order.position_id if order.reduce_only else None,
     )
+
+
+def _moves(change: OrderChange) -> bool:
+    """Tell whether a change moves a price that brackets depend on, or the brackets themselves."""
+    kept = change.take_profit is Keep.KEEP and change.stop is Keep.KEEP
+    prices = (change.limit_price, change.trigger_price, change.trailing)
+    return not kept or any(each is not None for each in prices)
 
 
 def _brackets_of(order: Order, change: OrderChange) -> TicketBrackets:

@@ -172,7 +172,6 @@ def an_order(
         accepted_at=NOW,
         updated_at=NOW,
         position_id=AAPL,
-        active_at=NOW,
     )
 
 

@@ -12,8 +12,8 @@ import sqlalchemy as sa
 import trading_api
 from trading_api.modules.broker import tables
 from trading_api.modules.broker.repository import BrokerRepository
-from trading_api.modules.broker.tests import crash_worker
-from trading_api.modules.broker.tests.builders import SELL, FakeMarket, a_ticket
+from trading_api.modules.broker.tests import crash_point, crash_worker
+from trading_api.modules.broker.tests.builders import AAPL, BUY, SELL, FakeMarket, a_ticket
 from trading_api.modules.broker.tests.conftest import USER, Venue, build_venue
 from trading_api.runtime.database import Database
 from trading_api.testkit.clocks import FixedClock
@@ -117,3 +117,140 @@ async def test_acknowledged_orders_survive_kill_9(
             assert len(found.orders) == 1, client_order_id
         assert await venue.matching.reconcile(now=venue.now) == 0
         await venue.verify()
+
+
+POINTS = ("add_order", "add_execution", "save_position", "save_account", "after_commit")
+"""Order inserted, filled, margin moved, all written but not committed, committed but not told."""
+
+
+async def die_at(point: str, url: str, client_order_id: str) -> None:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        crash_point.__file__,
+        url,
+        client_order_id,
+        point,
+        env={**os.environ, "PYTHONPATH": str(Path(trading_api.__file__).parents[1])},
+        stdout=asyncio.subprocess.DEVNULL,
+    )
+    async with asyncio.timeout(90):
+        assert await process.wait() == crash_point.KILLED
+
+
+async def prove_point(venue: Venue, url: str, point: str, number: int) -> None:
+    """Die, start anew, ask what became of the order, and ask for it once more."""
+    client_order_id = f"{point}-{number}"
+    await die_at(point, url, client_order_id)
+    assert await venue.matching.reconcile(now=venue.now) == 0
+    await venue.verify()
+    found = await venue.reports.list_orders(
+        user_id=USER, account_id=None, client_order_id=client_order_id, now=venue.now
+    )
+    assert len(found.orders) == (point == "after_commit")
+    placed = await venue.place(
+        a_ticket(10, take_profit="210", stop_loss="190"),
+        client_order_id=client_order_id,
+        key=client_order_id,
+    )
+    assert placed.is_replay is (point == "after_commit")
+    await venue.verify()
+    outbox = tables.outbox_table
+    async with venue.database.snapshot() as snapshot:
+        facts = await snapshot.all(
+            sa.select(outbox.c.type).where(outbox.c.data.contains(client_order_id))
+        )
+    assert sorted(fact.type for fact in facts) == [
+        "broker.execution.recorded",
+        "broker.order.accepted",
+        "broker.order.filled",
+    ]
+
+
+@pytest.mark.parametrize("point", ["save_account", "after_commit"])
+async def test_order_exists_in_full_or_not_at_all_whenever_the_process_dies(
+    database: Database, database_url: str, clock: FixedClock, market: FakeMarket, point: str
+) -> None:
+    await prove_point(build_venue(database, clock, market), database_url, point, 1)
+
+
+@pytest.mark.nightly
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("point", POINTS)
+async def test_order_exists_in_full_or_not_at_all_many_times(
+    database: Database, database_url: str, clock: FixedClock, market: FakeMarket, point: str
+) -> None:
+    venue = build_venue(database, clock, market)
+    for number in range(int(os.environ.get("FAULT_ROUNDS", "20"))):
+        await prove_point(venue, database_url, point, number)
+        await venue.close(AAPL)
+
+
+async def test_positions_and_worth_are_the_same_after_a_restart(
+    database: Database, clock: FixedClock, market: FakeMarket
+) -> None:
+    venue = build_venue(database, clock, market)
+    await venue.place(a_ticket(10, take_profit="210", stop_loss="190"))
+    await venue.place(a_ticket(5, limit="195"))
+    before, written = await venue.state(), await everything(venue)
+    # Quotes that would fill both the limit and the stop, and nobody there to match them.
+    clock.advance(1)
+    missed = market.quote("180.00", "180.10")
+    clock.advance(5)
+    market.quote("199.90", "200.00")
+
+    again = build_venue(database, clock, market)
+    assert await again.matching.reconcile(now=again.now) == 0
+    await again.meet(missed)
+    await again.meet(market.quotes[AAPL])
+    after = await again.state()
+    assert (after.valuation, after.positions) == (before.valuation, before.positions)
+    now_written = await everything(again)
+    del written["leases"], now_written["leases"]
+    assert now_written == written
+
+
+async def test_start_mends_what_should_never_be(venue: Venue) -> None:
+    await venue.place(a_ticket(10, take_profit="210", stop_loss="190"))
+    async with venue.database.transaction() as transaction:
+        for statement in (
+            "UPDATE broker.orders SET quantity = 12 WHERE bracket_role = 'TAKE_PROFIT'",
+            "UPDATE broker.orders SET parent_id = 'DEMO:X' WHERE bracket_role = 'STOP_LOSS'",
+            "UPDATE broker.positions SET reserved_minor = 5",
+        ):
+            await transaction.execute(sa.text(statement))
+    assert {each.id for each in await venue.reports.verify()} >= {"O8", "O12"}
+    assert await venue.matching.reconcile(now=venue.now) == 3
+    left = {each.id for each in await venue.reports.verify()}
+    assert not left & {"O8", "O12"}, left
+    assert await venue.matching.reconcile(now=venue.now) == 0
+
+
+async def test_two_instances_serve_one_account_as_one(
+    database: Database, database_url: str, clock: FixedClock, market: FakeMarket
+) -> None:
+    here = build_venue(database, clock, market)
+    await here.state()
+    other = Database(database_url, schema="broker")
+    try:
+        there = build_venue(other, clock, market)
+        outcomes = await asyncio.gather(
+            *(
+                venue.place(
+                    a_ticket(1 + number % 4, take_profit="210", side=SELL if number % 3 else BUY)
+                    if number % 3 == 0
+                    else a_ticket(1 + number % 4, side=SELL),
+                    client_order_id=f"same-{number}",
+                )
+                for number in range(12)
+                for venue in (here, there)
+            )
+        )
+        assert sum(each.is_replay for each in outcomes) == 12
+        assert len({each.order_id for each in outcomes}) == 12
+        clock.advance(0.5)
+        quote = market.quote("199.00", "199.10")
+        await asyncio.gather(here.meet(quote), there.meet(quote))
+        assert await there.state() == await here.state()
+        await there.verify()
+    finally:
+        await other.close()

@@ -139,7 +139,7 @@ _runs = iter(range(10**9))
 
 @pytest.mark.timeout(300)
 @settings(
-    max_examples=25,
+    max_examples=10,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )

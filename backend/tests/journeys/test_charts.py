@@ -6,6 +6,7 @@ The client is the one in docs/examples; it follows TradingView's rules and reads
 import asyncio
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -100,6 +101,37 @@ async def test_conformance_command_finds_nothing_wrong_here(
     assert report["summary"]["passed"] > 20
 
 
+@pytest.mark.parametrize(
+    ("command", "wanted"),
+    [
+        (["sh", "market-data.sh"], ['"nextTime":1325808000', '"Split 2:1"', '"name":"first"']),
+        ([str(NODE), "live-bars.mjs", "AAPL", "1", "3"], ["history", "forming"]),
+    ],
+)
+async def test_examples_run_as_they_are(
+    fleet: Fleet, person: Person, command: list[str], wanted: list[str]
+) -> None:
+    if shutil.which(command[0]) is None or shutil.which("curl") is None:
+        pytest.skip("no curl")
+    environ = {"ORIGIN": fleet.url, "EMAIL": person.email, "PASSWORD": PASSWORD}
+
+    def run() -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            command,
+            cwd=CLIENT.parent,
+            env={**os.environ, **environ, "NO_PROXY": "127.0.0.1"},
+            capture_output=True,
+            text=True,
+            timeout=SECONDS,
+            check=False,
+        )
+
+    done = await asyncio.to_thread(run)
+    assert done.returncode == 0, done.stdout + done.stderr
+    for text in wanted:
+        assert text in done.stdout
+
+
 async def test_chart_is_saved_and_own_executions_are_marked_on_it(person: Person) -> None:
     storage = "/api/v1/datafeed/charts-storage/1.1/charts?client=web&user=somebody"
     content = json.dumps({"panes": ["x" * 300_000]})
@@ -120,6 +152,9 @@ async def test_chart_is_saved_and_own_executions_are_marked_on_it(person: Person
         return await person.get("/api/v1/datafeed/udf/marks", **params)
 
     await until(bought)
+    half = {"symbol": "BTCUSD", "side": 1, "type": 2, "qty": "0.0005"}
+    answer = await person.client.post("/api/v1/broker/orders", json=half)
+    assert answer.status_code == 200, answer.text
     (mark,) = await until(marks)
     assert mark["label"] == "B"
     assert mark["text"].startswith("Bought 3 at ")

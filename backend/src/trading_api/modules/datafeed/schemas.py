@@ -67,19 +67,47 @@ class ConfigView(ResponseModel):
     supports_timescale_marks: bool = True
     supports_time: bool = True
     supported_resolutions: list[str] = Field(default_factory=lambda: list(RESOLUTIONS))
-    exchanges: list[ExchangeView] = Field(
-        default_factory=lambda: [
+    exchanges: list[ExchangeView]
+    symbols_types: list[SymbolTypeView]
+
+
+_EXCHANGE_NAMES = {
+    Exchange.DEMO: "Simulation on shifted real prices, live",
+    Exchange.HIST: "Real history, end of day",
+    Exchange.SIM: "Seeded simulation, live",
+    Exchange.REPLAY: "Stored history played live",
+    Exchange.CRYPTO: "Crypto exchanges, live",
+}
+_TYPE_NAMES = {
+    AssetClass.STOCK: "Stocks",
+    AssetClass.FOREX: "Forex",
+    AssetClass.CRYPTO: "Crypto",
+    AssetClass.FUTURES: "Futures",
+    AssetClass.INDEX: "Indices",
+}
+
+
+def config_view(instruments: Sequence[Instrument]) -> ConfigView:
+    """Return the configuration; its filters offer what there is."""
+    exchanges = {each.exchange for each in instruments}
+    types = {each.asset_class for each in instruments}
+    return ConfigView(
+        exchanges=[
             ExchangeView(value="", name="All exchanges", desc=""),
-            ExchangeView(value="DEMO", name="DEMO", desc="Simulation on shifted real prices, live"),
-            ExchangeView(value="HIST", name="HIST", desc="Real history, end of day"),
-        ]
-    )
-    symbols_types: list[SymbolTypeView] = Field(
-        default_factory=lambda: [
+            *(
+                ExchangeView(value=each.value, name=each.value, desc=text)
+                for each, text in _EXCHANGE_NAMES.items()
+                if each in exchanges
+            ),
+        ],
+        symbols_types=[
             SymbolTypeView(name="All types", value=""),
-            SymbolTypeView(name="Stocks", value="stock"),
-            SymbolTypeView(name="Forex", value="forex"),
-        ]
+            *(
+                SymbolTypeView(name=text, value=each.value)
+                for each, text in _TYPE_NAMES.items()
+                if each in types
+            ),
+        ],
     )
 
 

@@ -65,7 +65,7 @@ def build_udf_router(
         summary="Tell what the datafeed can do",
     )
     async def read_config() -> Response:
-        return _json(schemas.ConfigView().model_dump())
+        return _json(schemas.config_view(service.offered()).model_dump())
 
     @router.get(
         "/time",

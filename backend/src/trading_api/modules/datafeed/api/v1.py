@@ -62,7 +62,7 @@ def build_router(
         summary="Tell what the datafeed can do",
     )
     async def read_config() -> schemas.ConfigView:
-        return schemas.ConfigView()
+        return schemas.config_view(service.offered())
 
     @router.get(
         "/search",

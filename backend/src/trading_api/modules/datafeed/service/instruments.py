@@ -11,7 +11,12 @@ from trading_api.contracts.datafeed import InstrumentChanged
 from trading_api.kernel.clock import from_us, to_us
 from trading_api.kernel.errors import FieldError
 from trading_api.modules.datafeed.domain.aggregate import DAY_SECONDS, parse_session
-from trading_api.modules.datafeed.domain.instrument import AssetClass, Exchange, Instrument
+from trading_api.modules.datafeed.domain.instrument import (
+    LIVE_EXCHANGES,
+    AssetClass,
+    Exchange,
+    Instrument,
+)
 from trading_api.modules.datafeed.domain.resolution import parse_resolution
 from trading_api.modules.datafeed.errors import (
     InstrumentChangedError,
@@ -86,6 +91,8 @@ class InstrumentService:
             InstrumentInvalidError: its parts contradict one another or the series.
             IdempotencyKeyReusedError: the key came with another instrument before.
         """
+        if instrument.exchange in LIVE_EXCHANGES:
+            raise _invalid("exchange", "provider", "its provider lists that exchange's instruments")
         instrument = await self._with_calendar(_checked(instrument), now)
         operation, body = "list_instrument", _audited(instrument)
 

@@ -22,7 +22,11 @@ from trading_api.modules.datafeed.domain.live import LiveMarket
 from trading_api.modules.datafeed.domain.resolution import Resolution, Unit, parse_resolution
 from trading_api.modules.datafeed.domain.selection import BARS_MAX, Selection, TextCache
 from trading_api.modules.datafeed.domain.series import HistoricalMarket, Market, StoredSeries
-from trading_api.modules.datafeed.domain.simulated import simulated_instrument, simulated_series
+from trading_api.modules.datafeed.domain.simulated import (
+    KNOWN,
+    simulated_instrument,
+    simulated_series,
+)
 from trading_api.modules.datafeed.errors import (
     InstrumentNotFoundError,
     MarketDataMissingError,
@@ -198,6 +202,10 @@ class DatafeedService:
         if not self._markets:
             raise _missing()
         return list(self._markets.values())
+
+    def offered(self) -> Sequence[Instrument]:
+        """Return every instrument; none where nothing was ever seeded."""
+        return [market.instrument for market in self._markets.values()]
 
     async def search_markets(
         self, *, text: str, exchange: str, asset_class: str, limit: int
@@ -404,7 +412,7 @@ def _markets_of(
                 caches=caches,
             )
         markets[instrument.symbol] = market
-    for ticker in required:
+    for ticker in dict.fromkeys((*KNOWN, *required)):
         instrument = simulated_instrument(ticker)
         if stored.anchor is None or instrument.symbol in markets:
             continue

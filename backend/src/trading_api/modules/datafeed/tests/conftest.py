@@ -42,6 +42,7 @@ from trading_api.runtime.http.edge import API_HEADERS, Edge
 from trading_api.runtime.http.express import Express, ExpressLane
 from trading_api.runtime.http.routing import Handler, ModuleRouter, add_routes, express_routes
 from trading_api.runtime.identity import AUDIENCE, Identity, ServiceTokens
+from trading_api.runtime.rates import RateLimiter
 from trading_api.runtime.secrets import PRIVATE_KEY_FILE
 from trading_api.runtime.settings import PlatformSettings, load_settings
 from trading_api.testkit.clocks import FixedClock
@@ -177,6 +178,7 @@ def an_app(
     executions: ExecutionSource | None = None,
     imports: ImportService | None = None,
     spool: Path = Path("unused"),
+    limiter: RateLimiter | None = None,
 ) -> ASGIApp:
     """Serve the module's routes behind the real edge and the express lane.
 
@@ -222,13 +224,19 @@ def an_app(
         ("", "/internal/v1/datafeed", internal),
     )
     identity = Identity(settings=settings, clock=clock)
-    lane = ExpressLane(identity=identity, headers=API_HEADERS)
+    lane = ExpressLane(identity=identity, headers=API_HEADERS, limiter=limiter)
     for prefix, mounted, each in served:
         app = apps[mounted] = FastAPI(openapi_url=None, redirect_slashes=False)
         hot |= add_routes(app, each, prefix=prefix)
         lane.add(express_routes(each, prefix=prefix))
     shapes = {PREFIX + inner: shape for inner, shape in router.error_shapes.items()}
-    edge = Edge(Dispatch(apps, hot), identity=identity, ids=UuidV7Ids(), error_shapes=shapes)
+    edge = Edge(
+        Dispatch(apps, hot),
+        identity=identity,
+        ids=UuidV7Ids(),
+        error_shapes=shapes,
+        limiter=limiter,
+    )
     return Express(edge, lane)
 
 

@@ -10,9 +10,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from trading_api.modules.datafeed.service import DatafeedService
 from trading_api.modules.datafeed.tests.builders import ANCHOR, seconds
-from trading_api.modules.datafeed.tests.conftest import NOW, PREFIX, ClientOf
+from trading_api.modules.datafeed.tests.conftest import NOW, PREFIX, ClientOf, an_app
+from trading_api.runtime.bus import Bus
 from trading_api.runtime.http import Access
+from trading_api.runtime.rates import RATE_CLASSES, Rate, RateLimiter
+from trading_api.runtime.settings import PlatformSettings
 from trading_api.testkit.clocks import FixedClock
 
 UDF = f"{PREFIX}/udf"
@@ -245,6 +249,26 @@ async def test_search_and_config_and_group(client: httpx.AsyncClient) -> None:
     assert len(group["ticker"]) == len(group["pricescale"]) == 6
 
 
+async def test_every_asset_class_tells_its_own_information(client: httpx.AsyncClient) -> None:
+    config = await get(client, "/udf/config")
+    types = [each["value"] for each in config["symbols_types"]]
+    assert types == ["", "stock", "forex", "crypto", "futures", "index"]
+    assert [each["value"] for each in config["exchanges"]] == ["", "DEMO", "HIST"]
+    for type_ in types[1:]:
+        found = await get(client, "/udf/search", query="", type=type_, exchange="", limit=30)
+        assert found
+        assert {each["type"] for each in found} == {type_}
+    oil = await get(client, "/resolve/OIL")
+    assert (oil["type"], oil["pointvalue"], oil["data_status"]) == ("futures", 1_000, "streaming")
+    bitcoin = await get(client, "/instruments/BTCUSD")
+    assert (bitcoin["quantity_step"], bitcoin["lot_size"]) == ("0.0001", "1.0000")
+    assert (bitcoin["base_currency"], bitcoin["tradable"]) == ("BTC", True)
+    stock = await get(client, "/resolve/HIST:MSFT")
+    assert (stock["sector"], stock["industry"]) == ("Technology", "Software")
+    assert stock["session_holidays"].startswith("19990118")
+    assert "sector" not in oil
+
+
 async def test_udf_config_and_time_answer_without_a_sign_in(client_of: ClientOf) -> None:
     nobody = client_of()
     assert (await get(nobody, "/udf/config"))["supports_search"] is True
@@ -296,6 +320,25 @@ async def test_udf_without_a_sign_in_is_of_udf_shape(client_of: ClientOf) -> Non
             assert response.json()["s"] == "error"
 
 
+async def test_udf_answers_too_many_questions_in_its_shape(
+    service: DatafeedService,
+    host_settings: PlatformSettings,
+    market_clock: FixedClock,
+    bus: Bus,
+) -> None:
+    rates = {name: Rate(name, 2, is_exact=True) for name in RATE_CLASSES}
+    limiter = RateLimiter(bus=bus, clock=market_clock, rates=rates)
+    app = an_app(service, host_settings, market_clock, Access.public(), limiter=limiter)
+    path = f"{UDF}/history?symbol=AAPL&resolution=1&from=0&to={NOW_SECONDS}&countback=2"
+    async with httpx.AsyncClient(
+        transport=httpx.ASGITransport(app=app), base_url="http://tests"
+    ) as client:
+        answers = [await client.get(path) for _ in range(4)]
+    assert [each.status_code for each in answers] == [200, 200, 429, 429]
+    assert answers[-1].json()["s"] == "error"
+    assert answers[-1].json()["errmsg"]
+
+
 async def test_public_data_needs_no_sign_in(client_of: ClientOf) -> None:
     answer = await get(client_of(access=Access.public()), "/bars", symbol="AAPL", resolution="1D")
     assert answer["bars"]
@@ -320,7 +363,7 @@ async def test_other_modules_ask_for_quotes_and_instruments(client_of: ClientOf)
     assert answer["quotes"][0]["instrument"] == "DEMO:AAPL"
     assert isinstance(answer["quotes"][0]["bid"], int)
     listed = (await broker.get("/internal/v1/datafeed/instruments")).json()
-    assert len(listed["instruments"]) == 12
+    assert len(listed["instruments"]) == 15
     one = (await broker.get("/internal/v1/datafeed/instruments?symbols=EURUSD,NOPE")).json()
     assert [each["instrument"] for each in one["instruments"]] == ["DEMO:EURUSD"]
     assert one["unknown"] == ["NOPE"]

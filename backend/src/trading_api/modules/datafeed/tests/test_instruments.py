@@ -135,6 +135,7 @@ CONTRADICTIONS = [
     (a_history(quantity_step=5, quantity_max=4), "quantity_max"),
     (replace(a_history(), exchange=Exchange.DEMO), "session"),
     (replace(an_instrument(ticker="NEW"), series_id="nothing-1d"), "series"),
+    (an_instrument(exchange=Exchange.SIM), "exchange"),
 ]
 
 

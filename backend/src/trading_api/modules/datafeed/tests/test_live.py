@@ -62,7 +62,7 @@ async def test_every_tradable_price_is_published_in_each_slot_even_unchanged(
         await feed.publish()
         market_clock.advance(0.5)
     channels = {channel for channel, _ in sink.sent}
-    assert len(channels) == 6
+    assert len(channels) == 7
     assert price_channel("DEMO:AAPL") in channels
     for channel in channels:
         quotes = [Quote.decode(payload) for name, payload in sink.sent if name == channel]
@@ -177,7 +177,7 @@ async def test_prices_reach_the_other_modules_over_the_bus(
     await bus.settle()
     await PriceFeed(service=service, bus=bus, clock=market_clock).publish()
     async with asyncio.timeout(10):
-        received = [await arrived.get() for _ in range(6)]
+        received = [await arrived.get() for _ in range(7)]
     quotes = [Quote.decode(payload) for _, payload in received]
     assert [channel for channel, _ in received] == [price_channel(q.instrument) for q in quotes]
     assert quotes == await service.tradable_quotes(now=market_clock.now())

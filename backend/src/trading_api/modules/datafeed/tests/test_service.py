@@ -71,7 +71,7 @@ async def test_before_the_first_seed_every_question_says_so(empty_database: Data
         await service.list_markets()
     await service.seed(now=SEEDED_AT, demo_seed="tests")
     await service.ensure_loaded()
-    assert len(await service.list_markets()) == 12
+    assert len(await service.list_markets()) == 15
 
 
 @pytest.mark.parametrize(
@@ -109,7 +109,7 @@ async def test_search_ranks_ticker_hits_before_description_hits(service: Datafee
     assert (await symbols("meta"))[0] == "DEMO:META"
     assert await symbols("hist:ms") == ["HIST:MSFT"]
     assert await symbols("", exchange="hist", asset_class="forex") == ["HIST:EURUSD"]
-    assert len(await symbols("")) == 12
+    assert len(await symbols("")) == 15
     assert await symbols("zzz") == []
     assert await symbols("", exchange="NYSE") == []
 
@@ -153,12 +153,13 @@ async def test_quotes_for_other_modules_are_only_of_what_trades(service: Datafee
         "DEMO:IBM",
         "DEMO:META",
         "DEMO:EURUSD",
+        "DEMO:BTCUSD",
     ]
     for quote in quotes:
         assert 0 < quote.bid < quote.ask
         assert quote.at_us <= int(NOW.timestamp() * 10**6) < quote.at_us + 500_000
         assert Quote.decode(quote.encode()) == quote
-    euro = quotes[-1]
+    euro = quotes[-2]
     assert (euro.scale, euro.ask, euro.ask - euro.bid) == (5, euro.last, 8)
 
 
@@ -187,4 +188,4 @@ async def test_a_required_ticker_without_history_is_simulated_alike_everywhere(
     ).bars
     assert len(days) == 1_000 + 3
     assert 100 < days.low.min() < days.high.max() < 10**7
-    assert len(await services[0].list_markets()) == 13
+    assert len(await services[0].list_markets()) == 16

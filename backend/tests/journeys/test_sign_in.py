@@ -48,7 +48,7 @@ async def refused_everywhere(person: Person, since: float) -> None:
     """See a token refused by modules that never heard of the change but over the bus."""
 
     async def is_refused() -> bool:
-        paths = ("/api/v1/broker/accounts", "/api/v1/wallet/balances")
+        paths = ("/api/v1/broker/accounts", "/api/v1/wallet/transactions")
         answers = [await person.client.get(path) for path in paths]
         return all(each.status_code == 401 for each in answers)
 

@@ -105,6 +105,10 @@ class Rotation:
     now: datetime
 
 
+EXPIRED = "expired"
+"""Why a session was ended that was found expired; so it stays expired if the clock goes back."""
+
+
 class Refused(StrEnum):
     """Why a refresh token that couldn't rotate gets nothing."""
 
@@ -134,7 +138,7 @@ def judge_refresh(
     if session is None:
         return Refused.UNKNOWN
     if session.revoked_at is not None:
-        return Refused.ENDED
+        return Refused.EXPIRED if session.revoked_reason == EXPIRED else Refused.ENDED
     if now >= session.idle_expires_at:
         return Refused.EXPIRED
     is_same_device = session.device_fingerprint == device_fingerprint

@@ -21,7 +21,7 @@ from trading_api.modules.auth.domain import (
 )
 from trading_api.modules.auth.domain.audit import Caller
 from trading_api.modules.auth.domain.mail import MailKind
-from trading_api.modules.auth.domain.sessions import TOKEN_BYTES, is_refresh_token
+from trading_api.modules.auth.domain.sessions import EXPIRED, TOKEN_BYTES, is_refresh_token
 from trading_api.modules.auth.errors import (
     RefreshTokenExpiredError,
     RefreshTokenInvalidError,
@@ -40,6 +40,13 @@ _LATE_COMMITS = timedelta(seconds=30)
 
 _KEPT_AFTER_END = timedelta(days=30)
 """How long an ended session stays to be looked up, and its spent tokens to be recognised."""
+
+_ACTIONS = {
+    Refused.REUSED: "refresh_reuse",
+    Refused.OTHER_DEVICE: "refresh_other_device",
+    Refused.EXPIRED: "refresh_expired",
+}
+"""What the audit calls a refused refresh; one of a session that ended before isn't audited."""
 
 
 class SessionService:
@@ -274,10 +281,18 @@ class SessionService:
                     now=rotation.now,
                     device=device,
                 )
-        if refused in (Refused.REUSED, Refused.OTHER_DEVICE):
+        if refused is Refused.EXPIRED and session.revoked_at is None:
+            await self._desk.repository.sessions.revoke_sessions(
+                transaction,
+                user_id=session.user_id,
+                session_id=session.id,
+                reason=EXPIRED,
+                now=rotation.now,
+            )
+        if refused in _ACTIONS and session.revoked_at is None:
             await self._desk.audit(
                 transaction,
-                "refresh_reuse" if refused is Refused.REUSED else "refresh_other_device",
+                _ACTIONS[refused],
                 outcome="refused",
                 caller=Caller(device.address, session.user_id, session.id),
                 now=rotation.now,

@@ -23,7 +23,10 @@ class ThrottleRepository:
         now_us = to_us(now)
         interval_us = toll.rate.interval // MICROSECOND
         full_again, failures = throttles.c.full_again_at_us, throttles.c.failure_count
-        start = sa.case((full_again > now_us, full_again), else_=sa.literal(now_us, sa.BigInteger))
+        # Nobody can owe more; a row that does was written before the clock went back.
+        most_us = interval_us * (toll.rate.burst + max(times for _, times in SLOWER_FROM))
+        owes = sa.and_(full_again > now_us, full_again <= now_us + most_us)
+        start = sa.case((owes, full_again), else_=sa.literal(now_us, sa.BigInteger))
         may_pay = start + interval_us - now_us <= interval_us * toll.rate.burst
         price: sa.ColumnElement[int] = sa.literal(interval_us, sa.BigInteger)
         if toll.counts_failures:

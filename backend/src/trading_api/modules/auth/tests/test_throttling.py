@@ -109,6 +109,16 @@ async def test_success_then_failures_in_a_row_begin_anew(
     assert set(waits) <= {0, 90}
 
 
+async def test_clock_when_it_goes_back_then_nobody_waits_for_the_old_time(
+    service: AuthServices, clock: FixedClock
+) -> None:
+    for _ in range(12):
+        await guess(service, clock)
+    clock.jump(-86_400)
+    await log_in(service, clock, a_device("thief"), PASSWORD)
+    assert await guess(service, clock) == 0
+
+
 @pytest.mark.nightly
 async def test_login_when_unknown_then_takes_as_long_as_a_wrong_password(
     settings: PlatformSettings, environ: dict[str, str], clock: FixedClock

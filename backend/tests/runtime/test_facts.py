@@ -68,6 +68,25 @@ async def test_facts_when_all_is_well_then_each_has_its_effect_once_and_in_order
     assert sorted(subscriber.deliveries) == list(range(150))
 
 
+async def test_facts_when_many_of_different_keys_wait_then_they_share_transactions(
+    publisher: Publisher, subscriber: Subscriber
+) -> None:
+    commits = 0
+
+    def count(_connection: sa.Connection) -> None:
+        nonlocal commits
+        commits += 1
+
+    sa.event.listen(subscriber.database.engine.sync_engine, "commit", count)
+    async with publisher.database.transaction() as transaction:
+        for number in range(200):
+            await publisher.add_in(transaction, number, key=f"key {number}")
+    async with relaying(publisher), consuming(subscriber):
+        await until_effects(subscriber, 200)
+    assert sorted(number for _, number in await subscriber.list_effects()) == list(range(200))
+    assert commits < 60
+
+
 async def test_facts_when_committed_then_they_arrive_within_tens_of_milliseconds(
     publisher: Publisher, subscriber: Subscriber
 ) -> None:

@@ -159,12 +159,14 @@ class Subscriber:
         self.deliveries.append(event.number)
         if self.before is not None:
             await self.before(event)
-        async with self.database.transaction() as transaction:
-            is_first = await self.inbox.claim(transaction, consumer="count", event_id=envelope.id)
-            if is_first:
+
+        async def command(transaction: Transaction) -> None:
+            if await self.inbox.claim(transaction, consumer="count", event_id=envelope.id):
                 await transaction.execute(
                     EFFECTS.insert(), {"key": envelope.key, "number": event.number}
                 )
+
+        await self.database.group(command)
         if self.after is not None:
             await self.after(event)
 

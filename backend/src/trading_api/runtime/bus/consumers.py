@@ -44,8 +44,10 @@ RETRY_SECONDS = (0.1, 0.3, 1.0, 3.0)
 """Waits before the second to the fifth delivery."""
 
 TRANSIENT_SECONDS_MAX = 5.0
-HANDLERS_MAX = 4
-"""Handlers at work at a time; the database's pool must serve requests too."""
+HANDLERS_MAX = 32
+"""Handlers at work at a time, all of different keys. A handler has its effect in
+``Database.group``, so that those at work share one transaction, with a savepoint each; one that
+took a connection of its own would leave none to the requests."""
 
 HANDLER_SECONDS = 30.0
 """A delivery that takes longer has failed; it would keep others from working."""

@@ -12,6 +12,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from trading_api.contracts.envelope import Envelope
 from trading_api.kernel.clock import to_us
+from trading_api.runtime.database import statements
 from trading_api.runtime.database.schema import Id, Instant
 from trading_api.runtime.database.transactions import Transaction
 
@@ -85,10 +86,14 @@ class Inbox:
         """
         if not producer:
             producer, sequence = delivery.get() or ("", 0)
+        row = {
+            "consumer": consumer,
+            "event_id": event_id,
+            "producer": producer,
+            "sequence": sequence,
+        }
         result = await transaction.execute(
-            _insert(transaction, self.table)
-            .values(consumer=consumer, event_id=event_id, producer=producer, sequence=sequence)
-            .on_conflict_do_nothing()
+            statements.insert_or_skip(self.table, transaction.dialect, *row), row
         )
         return result.rowcount == 1
 

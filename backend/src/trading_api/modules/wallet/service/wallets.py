@@ -126,7 +126,7 @@ class WalletService:
             if await self._inbox.claim(transaction, consumer=CONSUMER, event_id=event_id):
                 await self._till.lock_wallet(transaction, user_id, now)
 
-        await self._database.run(command)
+        await self._database.group(command)
 
     async def get_summary(
         self, *, user_id: str, currency: str | None, now: datetime

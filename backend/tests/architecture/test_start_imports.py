@@ -49,7 +49,7 @@ def heavy_imports_of(program: str, folder: Path, path: str = "") -> list[str]:
 def test_process_of_all_modules_when_it_starts_then_nothing_heavy_is_imported(
     tmp_path: Path,
 ) -> None:
-    names = [path.name for path in (BACKEND / "src/trading_api/modules").iterdir()]
+    names = tuple(path.name for path in (BACKEND / "src/trading_api/modules").iterdir())
     ensure_secrets(tmp_path / "secrets", modules=names)
     serve = "import trading_api.manager.serve, trading_api.main"
     assert heavy_imports_of(serve, tmp_path) == []

@@ -370,6 +370,8 @@ async def test_relay_when_a_transaction_commits_late_then_its_fact_is_not_lost(
     async with relaying(publisher), consuming(subscriber):
         async with publisher.database.transaction() as early:
             await publisher.add_in(early, 1)
+            # Its row is written now, not at the end with the commit.
+            await early.flush()
             async with publisher.database.transaction() as late:
                 await publisher.add_in(late, 2)
             # The second has its row number behind the first and is already published.

@@ -7,13 +7,21 @@ import asyncio
 import tempfile
 from pathlib import Path
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+from sqlalchemy import text
 
 from trading_api.kernel.errors import ConflictError
 from trading_api.ledger.checks import check_ledger
-from trading_api.ledger.domain import Entry, HoldRequest
+from trading_api.ledger.domain import Entry, HoldRequest, reversal
 from trading_api.ledger.engine import Ledger
 from trading_api.ledger.errors import EntryDiffersError, InsufficientFundsError
 from trading_api.runtime.database import Database
@@ -39,8 +47,9 @@ amounts = st.integers(1, 50)
 class LedgerMachine(RuleBasedStateMachine):
     """Deposits, withdrawals, transfers, holds, captures, voids and repeats in any order."""
 
-    def __init__(self) -> None:
+    def __init__(self, url: str) -> None:
         super().__init__()
+        self.url = url
         self.runner = asyncio.Runner()
         self.folder = tempfile.TemporaryDirectory()
         self.run = self.runner.run
@@ -52,10 +61,16 @@ class LedgerMachine(RuleBasedStateMachine):
         self.entries: list[Entry] = []
         self.lines = {"alice": 0, "bob": 0}
         self.number = 0
+        self.deposits: list[tuple[str, int, str]] = []
+        self.reversed: list[str] = []
 
     async def _open(self) -> None:
-        url = f"sqlite+aiosqlite:///{Path(self.folder.name)}/ledger.db"
-        self.database = Database(url, schema=SCHEMA)
+        if self.url.startswith("sqlite"):
+            self.url = f"sqlite+aiosqlite:///{Path(self.folder.name)}/ledger.db"
+        self.database = Database(self.url, schema=SCHEMA)
+        if self.database.dialect == "postgresql":
+            async with self.database.transaction() as transaction:
+                await transaction.execute(text(f"DROP SCHEMA IF EXISTS {SCHEMA} CASCADE"))
         await create_ledger(self.database)
         async with self.database.transaction() as transaction:
             await self.ledger.open_accounts(transaction, [EXTERNAL, ALICE, BOB], created_at=NOW)
@@ -89,7 +104,9 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @rule(name=names, amount=amounts)
     def deposit(self, name: str, amount: int) -> None:
-        self._expect(a_deposit(self.next_id(), amount, CUSTOMERS[name]), allowed=True)
+        entry = a_deposit(self.next_id(), amount, CUSTOMERS[name])
+        self._expect(entry, allowed=True)
+        self.deposits.append((name, amount, entry.entry_id))
         self.total[name] += amount
         self.lines[name] += 1
 
@@ -190,6 +207,48 @@ class LedgerMachine(RuleBasedStateMachine):
             end = self.ledger.expire_hold if expires else self.ledger.void_hold
             await end(transaction, hold_id, closed_at=NOW)
 
+    @precondition(lambda self: self.deposits)
+    @rule(data=st.data())
+    def reverse(self, data: st.DataObject) -> None:
+        """Undo a deposit, where the money is still there; once."""
+        name, amount, entry_id = data.draw(st.sampled_from(self.deposits))
+
+        async def undo() -> None:
+            async with self.database.transaction() as transaction:
+                first = await self.ledger.get_entry(transaction, entry_id)
+                entry = reversal(first, entry_id=self.next_id(), occurred_at=NOW, reason="")
+                await self.ledger.post_entry(transaction, entry, recorded_at=NOW)
+
+        if self.available(name) >= amount:
+            self.run(undo())
+            self.total[name] -= amount
+            self.lines[name] += 1
+            self.deposits.remove((name, amount, entry_id))
+            self.reversed.append(entry_id)
+            return
+        try:
+            self.run(undo())
+        except InsufficientFundsError:
+            return
+        raise AssertionError("a reversal made a balance negative")
+
+    @precondition(lambda self: self.reversed)
+    @rule(data=st.data())
+    def reverse_again(self, data: st.DataObject) -> None:
+        entry_id = data.draw(st.sampled_from(self.reversed))
+
+        async def undo() -> None:
+            async with self.database.transaction() as transaction:
+                first = await self.ledger.get_entry(transaction, entry_id)
+                entry = reversal(first, entry_id=self.next_id(), occurred_at=NOW, reason="")
+                await self.ledger.post_entry(transaction, entry, recorded_at=NOW)
+
+        try:
+            self.run(undo())
+        except ConflictError:
+            return
+        raise AssertionError("an entry was reversed twice")
+
     @invariant()
     def agrees_with_the_model(self) -> None:
         async def compare() -> None:
@@ -209,5 +268,22 @@ class LedgerMachine(RuleBasedStateMachine):
         self.run(compare())
 
 
-TestLedgerMachine = LedgerMachine.TestCase
-TestLedgerMachine.settings = settings(max_examples=12, stateful_step_count=25, deadline=None)
+def run_model(url: str, *, examples: int, steps: int) -> None:
+    def make() -> LedgerMachine:
+        return LedgerMachine(url)
+
+    run_state_machine_as_test(
+        make,  # type: ignore[arg-type]
+        settings=settings(max_examples=examples, stateful_step_count=steps, deadline=None),
+    )
+
+
+def test_ledger_agrees_with_the_model(database_url):
+    is_sqlite = database_url.startswith("sqlite")
+    run_model(database_url, examples=8 if is_sqlite else 3, steps=25)
+
+
+@pytest.mark.nightly
+@pytest.mark.timeout(3600)
+def test_ledger_agrees_with_the_model_for_long(database_url):
+    run_model(database_url, examples=200, steps=100)

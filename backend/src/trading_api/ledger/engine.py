@@ -145,6 +145,25 @@ class _Statements:
         self.insert_account = _insert_or_skip(accounts)
         self.insert_entry = _insert_or_skip(tables.entries)
         self.insert_hold = _insert_or_skip(tables.holds)
+        entries = tables.entries
+        self.find_entry_ids = select(entries.c.entry_id).where(
+            entries.c.entry_id.in_(bindparam("entry_ids", expanding=True))
+        )
+        self.insert_entries = insert(entries)
+        self.insert_all_postings = insert(postings)
+        signed = case(
+            (postings.c.side == Side.DEBIT.value, postings.c.amount_minor),
+            else_=-postings.c.amount_minor,
+        )
+        self.sum_stored = (
+            select(
+                postings.c.entry_id,
+                func.count().label("posting_count"),
+                func.sum(signed).label("difference"),
+            )
+            .where(postings.c.entry_id.in_(bindparam("entry_ids", expanding=True)))
+            .group_by(postings.c.entry_id, postings.c.currency)
+        )
         self.insert_postings = insert(postings).returning(
             postings.c.side, postings.c.amount_minor, postings.c.currency
         )
@@ -230,6 +249,55 @@ class Ledger:
         """
         accounts, states = await self._lock_for(transaction, entry)
         return await self._post(transaction, entry, accounts, states, recorded_at=recorded_at)
+
+    async def post_entries(
+        self, transaction: LedgerTransaction, entries: Sequence[Entry], *, recorded_at: datetime
+    ) -> list[PostedEntry | TradingError]:
+        """Write many entries in their order by a handful of statements, however many they are.
+
+        Each has its own outcome, as `post_entry` would return or raise it: one that is refused
+        changes nothing and never fails its neighbours. Where somebody else writes one of the same
+        ids meanwhile the database refuses the whole batch: roll back and post one by one.
+
+        Args:
+            transaction: The caller's.
+            entries: What to post; their accounts exist.
+            recorded_at: Now; moved forward where an account's newest posting is later.
+
+        Raises:
+            LedgerInvariantError: What was stored is not what was decided; roll back.
+        """
+        account_ids = {posting.account_id for entry in entries for posting in entry.postings}
+        states = await self.lock_accounts(transaction, account_ids)
+        accounts = {account_id: state.account for account_id, state in states.items()}
+        accounts |= await self._load_accounts(transaction, account_ids - accounts.keys())
+        stored = await self._find_ids(transaction, [entry.entry_id for entry in entries])
+        before = dict(states)
+        written: dict[str, PostedEntry] = {}
+        reversed_ids: set[str | None] = {None}
+        outcomes: list[PostedEntry | TradingError] = []
+        for entry in entries:
+            try:
+                if entry.entry_id in stored:
+                    outcome = await self._replay(transaction, entry)
+                elif entry.entry_id in written:
+                    first = written[entry.entry_id]
+                    domain.ensure_same_entry(first.entry, entry)
+                    outcome = replace(first, is_replay=True)
+                else:
+                    outcome = await self._decide(
+                        transaction, entry, accounts, states, reversed_ids, recorded_at
+                    )
+                    written[entry.entry_id] = outcome
+                    reversed_ids.add(entry.reverses_entry_id)
+                    states |= outcome.states
+            except TradingError as error:
+                outcomes.append(error)
+            else:
+                outcomes.append(outcome)
+        if written:
+            await self._write_all(transaction, list(written.values()), before, states)
+        return outcomes
 
     async def open_hold(self, transaction: LedgerTransaction, request: HoldRequest) -> Hold:
         """Reserve an amount, or find the hold: the same id with the same body has one effect.
@@ -576,6 +644,71 @@ class Ledger:
             await self._save_state(transaction, states[account_id], posted.states[account_id])
         return posted
 
+    async def _find_ids(self, transaction: LedgerTransaction, entry_ids: Sequence[str]) -> set[str]:
+        rows = await transaction.all(self._statements.find_entry_ids, {"entry_ids": entry_ids})
+        return {row.entry_id for row in rows}
+
+    async def _decide(
+        self,
+        transaction: LedgerTransaction,
+        entry: Entry,
+        accounts: Mapping[str, LedgerAccount],
+        states: Mapping[str, AccountState],
+        reversed_ids: Collection[str | None],
+        recorded_at: datetime,
+    ) -> PostedEntry:
+        """Decide one entry of a batch over the states that those before it left."""
+        touched = {posting.account_id for posting in entry.postings}
+        for account_id in sorted(touched - accounts.keys()):
+            raise _account_not_found(account_id)
+        if entry.reverses_entry_id is not None:
+            if entry.reverses_entry_id in reversed_ids:
+                raise EntryAlreadyReversedError(
+                    "The entry has been reversed before.", entry_id=entry.reverses_entry_id
+                )
+            await self._ensure_reversible(transaction, entry, entry.reverses_entry_id)
+        own = {account_id: states[account_id] for account_id in touched if account_id in states}
+        newest_us = max((state.last_posted_at_us for state in own.values()), default=0)
+        return domain.post(
+            entry,
+            accounts=accounts,
+            states=own,
+            recorded_at=max(recorded_at, from_us(newest_us)),
+        )
+
+    async def _write_all(
+        self,
+        transaction: LedgerTransaction,
+        posted: Sequence[PostedEntry],
+        before: Mapping[str, AccountState],
+        after: Mapping[str, AccountState],
+    ) -> None:
+        await transaction.execute(
+            self._statements.insert_entries, [_entry_values(each) for each in posted]
+        )
+        await transaction.execute(
+            self._statements.insert_all_postings,
+            [_posting_values(each, line) for each in posted for line in each.postings],
+        )
+        changed = sorted(each for each in after if after[each] != before[each])
+        if changed:
+            await transaction.execute(
+                self._statements.save_state,
+                [_state_values(before[each], after[each]) for each in changed],
+            )
+        # A driver doesn't say how many rows each of many parameter sets changed: look.
+        ids = [each.entry.entry_id for each in posted]
+        sums = await transaction.all(self._statements.sum_stored, {"entry_ids": ids})
+        stored_count = sum(row.posting_count for row in sums)
+        if stored_count != sum(len(each.postings) for each in posted) or any(
+            row.difference for row in sums
+        ):
+            raise LedgerInvariantError("a batch was not stored as it was decided")
+        rows = await transaction.all(self._statements.load_accounts, {"account_ids": changed})
+        for row in rows:
+            if _state_of(row) != after[row.account_id]:
+                raise LedgerInvariantError(f"{row.account_id} changed under its lock")
+
     async def _replay(self, transaction: LedgerTransaction, entry: Entry) -> PostedEntry:
         first = await self.get_entry(transaction, entry.entry_id)
         domain.ensure_same_entry(first.entry, entry)
@@ -633,17 +766,7 @@ class Ledger:
         # The statement carries the guard: what was decided under the lock must still be true.
         result = await transaction.execute(
             self._statements.save_state,
-            {
-                "of_account_id": before.account.account_id,
-                "of_last_sequence": before.last_sequence,
-                "of_balance_minor": before.balance_minor,
-                "of_held_minor": before.held_minor,
-                "balance_minor": after.balance_minor,
-                "held_minor": after.held_minor,
-                "last_sequence": after.last_sequence,
-                "last_hash": after.last_hash,
-                "last_posted_at_us": after.last_posted_at_us,
-            },
+            _state_values(before, after),
         )
         if result.rowcount != 1:
             raise LedgerInvariantError(f"{before.account.account_id} changed under its lock")
@@ -863,6 +986,20 @@ def _posting_values(posted: PostedEntry, line: PostedPosting) -> dict[str, Any]:
         "sequence": line.sequence,
         "running_balance_minor": line.running_balance_minor,
         "chain_hash": line.chain_hash,
+    }
+
+
+def _state_values(before: AccountState, after: AccountState) -> dict[str, Any]:
+    return {
+        "of_account_id": before.account.account_id,
+        "of_last_sequence": before.last_sequence,
+        "of_balance_minor": before.balance_minor,
+        "of_held_minor": before.held_minor,
+        "balance_minor": after.balance_minor,
+        "held_minor": after.held_minor,
+        "last_sequence": after.last_sequence,
+        "last_hash": after.last_hash,
+        "last_posted_at_us": after.last_posted_at_us,
     }
 
 

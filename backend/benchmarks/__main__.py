@@ -13,11 +13,13 @@ BENCHMARKS = {
     "http": ["--seconds", "10"],
     "fanout": ["--clients", "500", "--repeats", "3"],
     "postings": ["--seconds", "3", "--rounds", "3"],
+    "logins": ["--seconds", "20"],
 }
 QUICK = {
     "http": ["--seconds", "1"],
     "fanout": ["--clients", "50", "--repeats", "1", "--ticks", "40"],
     "postings": ["--seconds", "0.2", "--rounds", "1"],
+    "logins": ["--seconds", "2", "--goal-ms", "1000"],
 }
 
 

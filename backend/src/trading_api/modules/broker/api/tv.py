@@ -168,6 +168,7 @@ def _add_sign_in(router: ModuleRouter, sign_in: SignIn, clock: Clock) -> None:
     @router.post(
         "/authorize",
         access=Access.public(),
+        rate="login",
         body="form",
         summary="Sign in with login and password; every call gives a new token",
         response_model=tv.Answer[tv.Token],

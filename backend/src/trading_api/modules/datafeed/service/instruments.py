@@ -1,7 +1,7 @@
 """What operators do with instruments: list, change, retire. Each change is a fact of its own."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from typing import Any, Literal
@@ -10,6 +10,7 @@ from zoneinfo import ZoneInfo
 from trading_api.contracts.datafeed import InstrumentChanged
 from trading_api.kernel.clock import from_us, to_us
 from trading_api.kernel.errors import FieldError
+from trading_api.ledger.checks import Violation
 from trading_api.modules.datafeed.domain.aggregate import DAY_SECONDS, parse_session
 from trading_api.modules.datafeed.domain.instrument import (
     LIVE_EXCHANGES,
@@ -27,6 +28,7 @@ from trading_api.modules.datafeed.errors import (
 )
 from trading_api.modules.datafeed.ports import CalendarSource
 from trading_api.modules.datafeed.repository import InstrumentRepository
+from trading_api.modules.datafeed.repository.checks import check_market_data
 from trading_api.modules.datafeed.repository.instruments import SeriesFacts
 from trading_api.modules.datafeed.service.market import DatafeedService
 from trading_api.runtime.database import Database, Idempotency, Outbox, Transaction
@@ -193,6 +195,11 @@ class InstrumentService:
 
         return (await self._run(command)).instrument
 
+    async def verify(self) -> Sequence[Violation]:
+        """Prove the stored market data from scratch; nothing is changed."""
+        async with self._database.snapshot() as snapshot:
+            return await check_market_data(snapshot)
+
     async def _run(self, command: Any) -> InstrumentResult:
         result: InstrumentResult = await self._database.run(command)
         await self._market.refresh()
@@ -280,8 +287,8 @@ def _checked(instrument: Instrument) -> Instrument:
     always_open = (instrument.session, instrument.time_zone) == ("24x7", "Etc/UTC")
     if instrument.exchange is Exchange.DEMO and not always_open:
         raise _invalid("session", "always_open", "DEMO is open 24x7, in Etc/UTC")
-    if instrument.exchange is Exchange.HIST and instrument.tradable:
-        raise _invalid("tradable", "history", "HIST stands still; nothing can be traded there")
+    if instrument.exchange is not Exchange.DEMO and instrument.tradable:
+        raise _invalid("tradable", "demo_only", "the paper venue trades DEMO alone")
     return instrument
 
 

@@ -180,14 +180,14 @@ async def test_orders_when_placed_then_fill_only_where_the_quote_allows(person: 
         assert update["payload"]["payload"]["id"] == order_id
         assert update["payload"]["offset"] > update["payload"]["previous_offset"]
 
-        far = (ask / 2).quantize(Decimal("0.01"))
+        far = (ask * Decimal("0.75")).quantize(Decimal("0.01"))
         resting = await person.client.post(
             "/api/v1/broker/orders",
             json={"symbol": "AAPL", "side": BUY, "type": LIMIT, "qty": 5, "limitPrice": str(far)},
         )
         assert resting.status_code == 200, resting.text
         assert await _order(person, resting.json()["orderId"], WORKING)
-        near = (ask * 2).quantize(Decimal("0.01"))
+        near = (ask * Decimal("1.25")).quantize(Decimal("0.01"))
         marketable = await person.client.post(
             "/api/v1/broker/orders",
             json={"symbol": "AAPL", "side": BUY, "type": LIMIT, "qty": 5, "limitPrice": str(near)},

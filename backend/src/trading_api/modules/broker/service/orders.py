@@ -42,6 +42,10 @@ from trading_api.modules.broker.service.keyed import Keyed
 from trading_api.modules.broker.service.risk import RiskGate
 from trading_api.runtime.database import Database, Idempotency, Transaction
 
+CANCEL_TOO_LATE = 0
+CANCEL_UNKNOWN_ORDER = 1
+"""FIX's CxlRejReason (102), told with a refused cancel or change."""
+
 _AT_ONCE = frozenset({TimeInForce.IOC, TimeInForce.FOK})
 
 
@@ -199,7 +203,9 @@ class OrderService:
         async with self._database.snapshot() as snapshot:
             known = await self._books.repository.find_order(snapshot, account_id, order_id)
         if known is None:
-            raise OrderNotFoundError("there is no such order on this account")
+            raise OrderNotFoundError(
+                "there is no such order on this account", cxlRejReason=CANCEL_UNKNOWN_ORDER
+            )
         market = await self._counter.look_up(known.symbol)
 
         async def command(transaction: Transaction) -> Order:
@@ -417,11 +423,14 @@ class OrderService:
             desk.transaction, desk.account.account_id, order_id
         )
         if order is None:
-            raise OrderNotFoundError("there is no such order on this account")
+            raise OrderNotFoundError(
+                "there is no such order on this account", cxlRejReason=CANCEL_UNKNOWN_ORDER
+            )
         if not order.is_live:
             raise OrderClosedError(
                 f"the order is {order.status.value.lower()} and can't be {verb}",
                 status=order.status.value,
+                cxlRejReason=CANCEL_TOO_LATE,
             )
         await desk.load_orders(order.symbol)
         return order

@@ -18,10 +18,12 @@ from trading_api.modules.broker.domain.order import (
     CLOSED,
     OPEN,
     TRANSITIONS,
+    BracketRole,
     CloseReason,
     Order,
     OrderSide,
     OrderStatus,
+    OrderType,
     TimeInForce,
     day_end,
     measure,
@@ -86,6 +88,11 @@ def test_transitions_are_exactly_those_specified() -> None:
     assert not CLOSED & OPEN
 
 
+def _plain(order: Order) -> Order:
+    # Only an order without a trigger fills in any of the states that the table has for it.
+    return replace(order, type=OrderType.MARKET, trigger_price=None)
+
+
 def test_every_move_outside_the_table_is_a_programmer_s_error() -> None:
     moves = {
         OrderStatus.ACCEPTED: lambda order: order.accept(),
@@ -93,6 +100,9 @@ def test_every_move_outside_the_table_is_a_programmer_s_error() -> None:
         OrderStatus.EXPIRED: lambda order: order.expire(NOW),
         OrderStatus.REJECTED: lambda order: order.reject(CloseReason.INSUFFICIENT_MARGIN, NOW),
         OrderStatus.TRIGGERED: lambda order: order.trigger(NOW),
+        OrderStatus.HELD: lambda order: replace(order, role=BracketRole.STOP_LOSS).hold(),
+        OrderStatus.PARTIALLY_FILLED: lambda order: _plain(order).fill(1, 20000, NOW),
+        OrderStatus.FILLED: lambda order: _plain(order).fill(10, 20000, NOW),
     }
     for status in OrderStatus:
         for target, move in moves.items():

@@ -130,16 +130,17 @@ class BrokerModule(Module):
         inbox = Inbox(tables.inbox_table)
         leases = Leases(tables.leases_table, database=database, clock=clock, owner=context.instance)
         idempotency = Idempotency(tables.idempotency_table, clock=clock)
+        client = context.peers.client("datafeed")
+        self._quotes = DatafeedQuotes(bus=context.bus, client=client, clock=clock)
         books = Books(
             repository=BrokerRepository(),
             ledger=Ledger(tables.ledger),
             outbox=outbox,
             ids=context.ids,
             wake=context.hub.wake,
+            find_quote=self._quotes.find,
         )
-        client = context.peers.client("datafeed")
         self._clock = clock
-        self._quotes = DatafeedQuotes(bus=context.bus, client=client, clock=clock)
         instruments = DatafeedInstruments(client=client, clock=clock)
         policy = _policy_of(settings)
         accounts = AccountService(
@@ -147,7 +148,8 @@ class BrokerModule(Module):
             books=books,
             inbox=inbox,
             idempotency=idempotency,
-            opening_cash_minor=settings.paper_balance * 100,
+            opening_cash_units=settings.paper_balance,
+            currencies=settings.currencies,
             per_user_max=settings.accounts_per_user_max,
         )
         risk = RiskGate(quotes=self._quotes, policy=policy)

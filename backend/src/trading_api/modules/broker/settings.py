@@ -14,6 +14,10 @@ class BrokerSettings(OwnedSettings):
     paper_balance: int = Field(
         default=100_000, ge=1, le=10**9, description="opening cash of a paper account, in units"
     )
+    account_currencies: str = Field(
+        default="USD,EUR",
+        description="in which accounts may be kept, by comma; the first is everybody's first",
+    )
     accounts_per_user_max: int = Field(default=20, ge=1, le=1000)
     leverage_stock: int = Field(default=5, ge=1, le=500)
     leverage_forex: int = Field(default=30, ge=1, le=500)
@@ -85,3 +89,8 @@ class BrokerSettings(OwnedSettings):
     )
     venue_latency_ms: int = Field(default=0, ge=0, le=60_000)
     venue_latency_jitter_ms: int = Field(default=0, ge=0, le=60_000)
+
+    @property
+    def currencies(self) -> tuple[str, ...]:
+        """Return the codes of the currencies that accounts may be kept in."""
+        return tuple(each.strip().upper() for each in self.account_currencies.split(",") if each)

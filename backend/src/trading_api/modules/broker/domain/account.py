@@ -143,6 +143,7 @@ def compute_valuation(
     unrealized = margin = reserved = realized = commission = financing = 0
     for position in positions:
         mark = position.mark(quotes.get(position.symbol))
+        position = position.at(quotes)
         unrealized += position.compute_unrealized(mark)
         margin += position.compute_margin(mark)
         reserved += position.reserved_minor

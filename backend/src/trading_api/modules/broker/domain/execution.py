@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from datetime import datetime
 
+from trading_api.modules.broker.domain.conversion import Conversion
 from trading_api.modules.broker.domain.matching import Liquidity
 from trading_api.modules.broker.domain.order import OrderSide
 
@@ -28,6 +29,7 @@ class Execution:
         quote_sequence: that quote's number.
         quote_at: that quote's instant, UTC.
         executed_at: UTC.
+        conversion: from the currency of prices, at this fill's rate; None where there was none.
     """
 
     execution_id: str
@@ -55,3 +57,4 @@ class Execution:
     quote_sequence: int
     quote_at: datetime
     executed_at: datetime
+    conversion: Conversion | None = None

@@ -1,14 +1,16 @@
 """What can be traded, on which terms, and the quote it trades at."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from datetime import datetime, timedelta
-from enum import StrEnum
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 from trading_api.kernel.values import Currency
 from trading_api.modules.broker.domain.arithmetic import divide_half_even, divide_up, rescale
+from trading_api.modules.broker.domain.conversion import Conversion
 from trading_api.modules.broker.domain.limits import RiskLimits
+from trading_api.modules.broker.domain.quote import QUOTE_AGE_MAX as QUOTE_AGE_MAX
+from trading_api.modules.broker.domain.quote import OrderSide as OrderSide
+from trading_api.modules.broker.domain.quote import Quote as Quote
 from trading_api.modules.broker.domain.schedules import FinancingRate
 
 COST_SCALE = 8
@@ -18,28 +20,8 @@ VALUE_RAW_MAX = 10**18
 """Largest value of an order or position in 10^-8 of its currency, and in raw quantity times raw
 price: both stay inside 63 bits, sums included."""
 
-QUOTE_AGE_MAX = timedelta(seconds=2)
-"""A quote of that age or older is stale: nothing fills on it."""
-
 PPM = 1_000_000
 """Rates are whole parts per million."""
-
-
-class OrderSide(StrEnum):
-    """Which way an order trades."""
-
-    BUY = "BUY"
-    SELL = "SELL"
-
-    @property
-    def sign(self) -> int:
-        """Return +1 for BUY and -1 for SELL."""
-        return 1 if self is OrderSide.BUY else -1
-
-    @property
-    def opposite(self) -> "OrderSide":
-        """Return the other side."""
-        return OrderSide.SELL if self is OrderSide.BUY else OrderSide.BUY
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,37 +69,6 @@ class Instrument:
 
 
 @dataclass(frozen=True, slots=True)
-class Quote:
-    """The best prices of an instrument at one instant.
-
-    Attributes:
-        symbol: whose.
-        bid: what a seller gets, raw at ``price_scale``.
-        ask: what a buyer pays, raw; never below the bid.
-        price_scale: decimals of both.
-        sequence: grows with every quote of the instrument.
-        at: the instant it holds from, UTC.
-        last: the price that bars are built from, raw; 0 where it isn't known.
-    """
-
-    symbol: str
-    bid: int
-    ask: int
-    price_scale: int
-    sequence: int
-    at: datetime
-    last: int = 0
-
-    def touch(self, side: OrderSide) -> int:
-        """Return the raw price that side trades at: buys on the ask, sells on the bid."""
-        return self.ask if side is OrderSide.BUY else self.bid
-
-    def is_fresh(self, now: datetime) -> bool:
-        """Tell whether orders may fill on it: younger than two seconds."""
-        return now - self.at < QUOTE_AGE_MAX
-
-
-@dataclass(frozen=True, slots=True)
 class Terms:
     """On what terms an account trades an instrument; kept with the position.
 
@@ -128,7 +79,9 @@ class Terms:
         multiplier: quote currency per unit and whole price point.
         leverage: value that one unit of margin carries, such as 5 for 5:1.
         commission_ppm: commission in parts per million of the traded value.
-        currency: of prices, margin and money; the account's own.
+        currency: of margin and money: the account's own.
+        conversion: from the currency of prices, at the rate of the last fill or acceptance; None
+            where prices are in the account's currency.
     """
 
     symbol: str
@@ -138,25 +91,47 @@ class Terms:
     leverage: int
     commission_ppm: int
     currency: Currency
+    conversion: Conversion | None = None
+
+    def at(self, quotes: Mapping[str, Quote]) -> "Terms":
+        """Return the terms at the newest rate there is."""
+        if self.conversion is None:
+            return self
+        return replace(self, conversion=self.conversion.at(quotes.get(self.conversion.pair)))
+
+    def to_account(self, value: int) -> int:
+        """Return 10^-8 of the currency of prices in 10^-8 of the account's, without a spread."""
+        return value if self.conversion is None else self.conversion.convert_middle(value)
 
     def compute_value(self, quantity: int, price: int) -> int:
-        """Return quantity · price · multiplier in 10^-8 of the currency; signed like quantity."""
+        """Return quantity · price · multiplier, 10^-8 of the currency of prices, signed."""
         raw = quantity * price * self.multiplier
         return rescale(raw, self.price_scale + self.quantity_scale, COST_SCALE)
 
     def compute_margin(self, quantity: int, price: int) -> int:
         """Return the margin of |quantity| at a price in minor units, rounded up."""
-        value = self.compute_value(abs(quantity), price)
+        value = self.to_account(self.compute_value(abs(quantity), price))
         return divide_up(value, self.leverage * self._per_minor())
 
     def compute_commission(self, quantity: int, price: int) -> int:
         """Return the commission of a fill in minor units, rounded up as what a customer owes."""
-        value = self.compute_value(abs(quantity), price)
+        value = self.to_account(self.compute_value(abs(quantity), price))
         return divide_up(value * self.commission_ppm, PPM * self._per_minor())
 
     def to_minor(self, value: int) -> int:
-        """Convert 10^-8 of the currency to minor units, half-even."""
-        return divide_half_even(value, self._per_minor())
+        """Convert a result, 10^-8 of the currency of prices, to minor units, half-even, once.
+
+        In another currency profits convert at the bid, losses at the ask.
+        """
+        if self.conversion is None:
+            return divide_half_even(value, self._per_minor())
+        return self.conversion.convert(value, self._per_minor())
+
+    def to_minor_middle(self, value: int) -> int:
+        """Convert the same without the spread."""
+        if self.conversion is None:
+            return divide_half_even(value, self._per_minor())
+        return self.conversion.convert_middle(value, self._per_minor())
 
     def _per_minor(self) -> int:
         return int(10 ** (COST_SCALE - self.currency.scale))
@@ -191,6 +166,7 @@ class Policy:
         instrument: Instrument,
         currency: Currency,
         leverages: Mapping[str, int] = MappingProxyType({}),
+        conversion: Conversion | None = None,
     ) -> Terms:
         """Return the terms of a tradable instrument on an account with those leverages."""
         return Terms(
@@ -201,6 +177,7 @@ class Policy:
             leverage=self.leverage_of(instrument, leverages),
             commission_ppm=self.commission_ppm_by_kind.get(instrument.kind, 0),
             currency=currency,
+            conversion=conversion,
         )
 
 

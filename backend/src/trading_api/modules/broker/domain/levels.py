@@ -51,6 +51,9 @@ def worst_of(positions: Iterable[Position], quotes: Mapping[str, Quote]) -> Posi
     closable = [each for each in positions if not each.is_flat and each.symbol in quotes]
     return min(
         closable,
-        key=lambda each: (each.compute_unrealized(each.mark(quotes[each.symbol])), each.symbol),
+        key=lambda each: (
+            each.at(quotes).compute_unrealized(each.mark(quotes[each.symbol])),
+            each.symbol,
+        ),
         default=None,
     )

@@ -1,5 +1,6 @@
 """Positions, valued by signed cost: one per instrument, or one per entry under hedging."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from fractions import Fraction
@@ -84,6 +85,12 @@ class Position:
         if quote is None:
             return self.last_price
         return quote.bid if self.signed_quantity > 0 else quote.ask
+
+    def at(self, quotes: Mapping[str, Quote]) -> "Position":
+        """Return the position with its results converted at the newest rate there is."""
+        if self.terms.conversion is None:
+            return self
+        return replace(self, terms=self.terms.at(quotes))
 
     def compute_unrealized(self, mark: int) -> int:
         """Return what closing at a raw price would earn, minor units, half-even."""

@@ -107,16 +107,17 @@ class Exposure:
 
 def compute_worst_value(position: Position, orders: Sequence[Order]) -> int:
     """Return the worst value of a position if its orders fill, 10^-8, at their dearest prices."""
-    worst = position.terms.compute_value(abs(position.signed_quantity), position.last_price)
+    terms = position.terms
+    worst = terms.compute_value(abs(position.signed_quantity), position.last_price)
     for side in OrderSide:
         theirs = [each for each in orders if each.side is side and not each.reduce_only]
         if not theirs:
             continue
         price = max(each.reserve_price for each in theirs)
         quantity = side.sign * sum(each.leaves_quantity for each in theirs)
-        value = position.terms.compute_value(abs(position.signed_quantity + quantity), price)
+        value = terms.compute_value(abs(position.signed_quantity + quantity), price)
         worst = max(worst, value)
-    return worst
+    return terms.to_account(worst)
 
 
 def ensure_exposure(exposure: Exposure, currency: Currency, limits: RiskLimits) -> None:

@@ -37,10 +37,11 @@ import sqlalchemy as sa
 
 from trading_api.ledger.checks import Violation, check_ledger
 from trading_api.modules.broker import tables
+from trading_api.modules.broker.domain.arithmetic import divide_half_even
 from trading_api.modules.broker.domain.bracket import list_bracket_faults, pair_of, with_leg
 from trading_api.modules.broker.domain.event import AccountEvent
 from trading_api.modules.broker.domain.execution import Execution
-from trading_api.modules.broker.domain.instrument import QUOTE_AGE_MAX
+from trading_api.modules.broker.domain.instrument import COST_SCALE, QUOTE_AGE_MAX
 from trading_api.modules.broker.domain.margin import compute_reservation
 from trading_api.modules.broker.domain.matching import Liquidity
 from trading_api.modules.broker.domain.order import (
@@ -233,6 +234,8 @@ def _check_positions(
         if before is None or own is None:
             yield Violation("P1", account_id, f"no position row for {execution.position_id}")
             continue
+        # Results convert at the rate of their own fill.
+        before = replace(before, terms=replace(before.terms, conversion=execution.conversion))
         after, effect = apply_fill(
             before,
             side=execution.side,
@@ -353,7 +356,7 @@ def _bare(position: Position) -> Position:
         position,
         reserved_minor=0,
         financing_minor=0,
-        terms=replace(position.terms, leverage=1, commission_ppm=0),
+        terms=replace(position.terms, leverage=1, commission_ppm=0, conversion=None),
         updated_at=_EPOCH,
     )
     if position.own_id is None and position.is_flat:
@@ -467,7 +470,10 @@ async def _check_house(transaction: Transaction) -> list[Violation]:
         sa.select(
             accounts.c.book,
             executions.c.currency,
-            sa.func.sum(executions.c.realized_minor).label("realized"),
+            # Converted results stand on the house's account in their own currency; see below.
+            sa.func.sum(
+                sa.case((executions.c.conversion.is_(None), executions.c.realized_minor), else_=0)
+            ).label("realized"),
             sa.func.sum(executions.c.commission_minor).label("commission"),
         )
         .join_from(executions, accounts, accounts.c.account_id == executions.c.account_id)
@@ -475,6 +481,16 @@ async def _check_house(transaction: Transaction) -> list[Violation]:
     ):
         theirs[f"house:pnl:{row.book}:{row.currency}"] -= int(row.realized)
         theirs[f"house:commission:{row.book}:{row.currency}"] += int(row.commission)
+    for row in await transaction.all(
+        sa.select(accounts.c.book, executions.c.realized, executions.c.conversion)
+        .join_from(executions, accounts, accounts.c.account_id == executions.c.account_id)
+        .where(executions.c.conversion.is_not(None))
+    ):
+        conversion = rows.conversion_of(row.conversion)
+        assert conversion is not None, "the query asked for those that have one"
+        theirs_currency = conversion.quote_currency
+        result = divide_half_even(row.realized, int(10 ** (COST_SCALE - theirs_currency.scale)))
+        theirs[f"house:pnl:{row.book}:{theirs_currency.code}"] -= result
     postings = tables.ledger.postings
     signed = sa.case(
         (postings.c.side == "CREDIT", postings.c.amount_minor), else_=-postings.c.amount_minor

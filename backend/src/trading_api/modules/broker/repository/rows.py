@@ -8,6 +8,7 @@ from typing import Any, assert_never
 from trading_api.kernel.clock import from_us, to_us
 from trading_api.kernel.values import currency
 from trading_api.modules.broker.domain.account import Account, PositionMode, TradingState
+from trading_api.modules.broker.domain.conversion import Conversion
 from trading_api.modules.broker.domain.event import (
     AccountEvent,
     CashChange,
@@ -199,6 +200,7 @@ def execution_values(execution: Execution) -> dict[str, Any]:
         "quote_sequence": execution.quote_sequence,
         "quote_at_us": to_us(execution.quote_at),
         "executed_at_us": to_us(execution.executed_at),
+        "conversion": conversion_values(execution.conversion),
     }
 
 
@@ -230,6 +232,37 @@ def execution_of(values: Values) -> Execution:
         quote_sequence=values["quote_sequence"],
         quote_at=from_us(values["quote_at_us"]),
         executed_at=from_us(values["executed_at_us"]),
+        conversion=conversion_of(values.get("conversion")),
+    )
+
+
+def conversion_values(conversion: Conversion | None) -> str | None:
+    """Return a conversion as one column keeps it; None for none."""
+    if conversion is None:
+        return None
+    return json.dumps(
+        {
+            "currency": conversion.quote_currency.code,
+            "pair": conversion.pair,
+            "is_inverse": conversion.is_inverse,
+            "bid": conversion.bid,
+            "ask": conversion.ask,
+        },
+        separators=(",", ":"),
+    )
+
+
+def conversion_of(text: str | None) -> Conversion | None:
+    """Return the conversion of a column."""
+    if text is None:
+        return None
+    values = json.loads(text)
+    return Conversion(
+        currency(values["currency"]),
+        values["pair"],
+        values["is_inverse"],
+        values["bid"],
+        values["ask"],
     )
 
 
@@ -245,6 +278,7 @@ def position_values(position: Position) -> dict[str, Any]:
         "multiplier": terms.multiplier,
         "leverage": terms.leverage,
         "commission_ppm": terms.commission_ppm,
+        "conversion": conversion_values(terms.conversion),
         "currency": terms.currency.code,
         "signed_quantity": position.signed_quantity,
         "cost": position.cost,
@@ -272,6 +306,7 @@ def position_of(values: Values) -> Position:
             leverage=values["leverage"],
             commission_ppm=values["commission_ppm"],
             currency=currency(values["currency"]),
+            conversion=conversion_of(values.get("conversion")),
         ),
         signed_quantity=values["signed_quantity"],
         cost=values["cost"],

@@ -111,6 +111,7 @@ class PositionView(View):
         worth: dict[str, Any] = {"mark_price": None, "unrealized_pl": None, "margin": None}
         if marked_to is not None:
             mark = position.mark(marked_to.get(position.symbol))
+            position = position.at(marked_to)
             worth = {
                 "mark_price": decimal_of(mark, terms.price_scale),
                 "unrealized_pl": money_of(position.compute_unrealized(mark), terms.currency),

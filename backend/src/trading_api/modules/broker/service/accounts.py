@@ -1,5 +1,6 @@
 """Trading accounts: opened once per user by event or on first access, and more on demand."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import partial
 
@@ -30,7 +31,8 @@ class AccountService:
     """Opens accounts and tells whose they are.
 
     Args:
-        opening_cash_minor: cash of a new paper account, cents of USD.
+        opening_cash_units: cash of a new paper account, in units of its currency.
+        currencies: in which accounts may be kept; the first one is that of first accounts.
         per_user_max: accounts one user may have.
     """
 
@@ -41,14 +43,19 @@ class AccountService:
         books: Books,
         inbox: Inbox,
         idempotency: Idempotency,
-        opening_cash_minor: int,
+        opening_cash_units: int,
+        currencies: Sequence[str] = ("USD",),
         per_user_max: int,
     ) -> None:
         self._database = database
         self._books = books
         self._inbox = inbox
         self._idempotency = idempotency
-        self._opening_cash = Money(opening_cash_minor, currency("USD"))
+        self._opening_cash = {
+            code: Money(opening_cash_units * int(10 ** currency(code).scale), currency(code))
+            for code in currencies
+        }
+        self._first_currency = currencies[0]
         self._per_user_max = per_user_max
         # Who owns an account and which one is a user's first never change.
         self._owners: dict[str, str] = {}
@@ -161,7 +168,7 @@ class AccountService:
                 user_id=user_id,
                 ordinal=1,
                 name="Paper",
-                opening_cash=self._opening_cash,
+                opening_cash=self._opening_cash[self._first_currency],
                 position_mode=PositionMode.NETTING,
                 now=now,
             )
@@ -170,12 +177,13 @@ class AccountService:
         return found[0]
 
     def _opening_cash_in(self, code: str) -> Money:
-        if code != self._opening_cash.currency.code:
-            message = f"accounts are kept in {self._opening_cash.currency.code}"
+        found = self._opening_cash.get(code)
+        if found is None:
+            message = f"accounts are kept in {' or '.join(self._opening_cash)}"
             raise AccountCurrencyError(
                 f"currency: {message}", errors=[FieldError("currency", "unsupported", message)]
             )
-        return self._opening_cash
+        return found
 
     async def _open(
         self,

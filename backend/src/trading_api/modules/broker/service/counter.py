@@ -96,12 +96,10 @@ class Counter:
         """
         if isinstance(market, TradingError):
             raise market
-        currency = desk.account.currency.code
         is_known = market.kind in self.policy.leverage_by_kind
-        if not (market.tradable and is_known and market.quote_currency == currency):
+        if not (market.tradable and is_known):
             raise InstrumentNotTradableError(
-                f"{market.symbol} can't be traded on this account; DEMO instruments in "
-                f"{currency} can",
+                f"{market.symbol} can't be traded on this account; DEMO instruments can",
                 errors=[FieldError("symbol", "not_tradable", "is not tradable on this account")],
             )
         return market, self._known_quote(market)

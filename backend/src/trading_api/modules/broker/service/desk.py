@@ -38,7 +38,9 @@ from trading_api.ledger.domain import (
 )
 from trading_api.ledger.engine import Ledger
 from trading_api.modules.broker.domain.account import Account, PositionMode
+from trading_api.modules.broker.domain.arithmetic import divide_half_even
 from trading_api.modules.broker.domain.bracket import after_fill
+from trading_api.modules.broker.domain.conversion import RATE_SCALE
 from trading_api.modules.broker.domain.event import AccountEvent, CashChange, Subject
 from trading_api.modules.broker.domain.execution import Execution
 from trading_api.modules.broker.domain.instrument import COST_SCALE, Quote
@@ -57,6 +59,13 @@ from trading_api.runtime.database import Outbox, Transaction
 log = structlog.get_logger("broker")
 
 Wake = Callable[[str, int], None]
+
+
+FindQuote = Callable[[str], Quote | None]
+
+
+def _no_quote(_symbol: str) -> Quote | None:
+    return None
 
 
 def stream_of(account_id: str) -> str:
@@ -113,6 +122,7 @@ class Books:
 
     Attributes:
         wake: tells the hub of this process that a stream has news.
+        find_quote: the newest quote of an instrument, for rates between currencies.
     """
 
     repository: BrokerRepository
@@ -120,6 +130,7 @@ class Books:
     outbox: Outbox
     ids: IdSource
     wake: Wake
+    find_quote: FindQuote = _no_quote
 
 
 @dataclass(slots=True)
@@ -287,7 +298,7 @@ class Desk:
         """
         assert order.symbol in self._loaded or None in self._loaded, "brackets are unknown"
         filled = order.fill(quantity, price, self.now).meet(quote)
-        before = self._position_of(order)
+        before = self._converted(self._position_of(order))
         position, effect = apply_fill(
             before, side=order.side, quantity=quantity, price=price, now=self.now
         )
@@ -333,6 +344,7 @@ class Desk:
             quote_sequence=quote.sequence,
             quote_at=quote.at,
             executed_at=self.now,
+            conversion=position.terms.conversion,
         )
         self.record(execution)
         await self.publish(_execution_fact(execution, filled, self.account))
@@ -340,7 +352,7 @@ class Desk:
         self.record(position)
         for leg in pair.legs:
             await self.tell_order(leg, is_modified=self.orders[leg.order_id].status is leg.status)
-        await self._post_fill(execution, effect)
+        await self._post_fill(execution, effect, position)
         self._executions.append(execution)
         return filled
 
@@ -436,9 +448,84 @@ class Desk:
             own_id=order.position_id,
         )
 
-    async def _post_fill(self, execution: Execution, effect: FillEffect) -> None:
+    def _converted(self, position: Position) -> Position:
+        """Return a position at the newest rate, if it needs one."""
+        conversion = position.terms.conversion
+        if conversion is None:
+            return position
+        quote = self.books.find_quote(conversion.pair)
+        return position if quote is None else position.at({conversion.pair: quote})
+
+    async def _post_converted(
+        self, execution: Execution, effect: FillEffect, position: Position
+    ) -> int:
+        """Post a result in another currency: there, across, and the spread; return the cash.
+
+        Profit of 100 EUR into USD: Dr house:pnl:EUR 100 / Cr fx:EUR 100, Dr fx:USD 110 / Cr cash
+        110, Dr cash 0.10 / Cr house:fx_spread 0.10; a loss reversed.
+        """
+        conversion = position.terms.conversion
+        assert conversion is not None, "else nothing is converted"
+        account, book = self.account.currency, Book(self.account.book)
+        theirs = conversion.quote_currency
+        pnl = house_account(AccountType.HOUSE, theirs, book=book, name="pnl")
+        fx_theirs = house_account(AccountType.FX, theirs, book=book)
+        fx_ours = house_account(AccountType.FX, account, book=book)
+        spread_account = house_account(AccountType.HOUSE, account, book=book, name="fx_spread")
+        await self.books.ledger.open_accounts(
+            self.transaction, [pnl, fx_theirs, fx_ours, spread_account], created_at=self.now
+        )
+        result = divide_half_even(effect.realized, int(10 ** (COST_SCALE - theirs.scale)))
+        gross = position.terms.to_minor_middle(effect.realized)
+        spread = gross - effect.realized_minor
+        assert spread >= 0, "the house never pays the spread"
+        cash = self.house.cash
+        postings = [
+            *_move(pnl, fx_theirs, result, theirs),
+            *_move(fx_ours, cash, gross, account),
+            *_move(cash, spread_account, spread, account),
+        ]
+        reference = execution.execution_id
+        entry_id = f"pnl_{reference}"
+        posted = await self.books.ledger.post_entry(
+            self.transaction,
+            Entry(
+                entry_id=entry_id,
+                type=EntryType.REALIZED_PNL,
+                postings=tuple(postings),
+                occurred_at=self.now,
+                reference=reference,
+                description=f"Result of {execution.symbol}",
+                details={
+                    "pair": conversion.pair,
+                    "bid": str(decimal_of(conversion.bid, RATE_SCALE)),
+                    "ask": str(decimal_of(conversion.ask, RATE_SCALE)),
+                },
+            ),
+            recorded_at=self.now,
+        )
+        cash_minor = posted.states[cash.account_id].balance_minor
+        self.record(
+            CashChange(
+                account_id=self.account.account_id,
+                entry_id=entry_id,
+                type=EntryType.REALIZED_PNL.value,
+                change_minor=effect.realized_minor,
+                cash_minor=cash_minor,
+                currency=account.code,
+                currency_scale=account.scale,
+                reference=reference,
+            )
+        )
+        return cash_minor
+
+    async def _post_fill(
+        self, execution: Execution, effect: FillEffect, position: Position
+    ) -> None:
         house, reference, cash_minor = self.house, execution.execution_id, 0
-        if effect.realized_minor:
+        if position.terms.conversion is not None and effect.realized:
+            cash_minor = await self._post_converted(execution, effect, position)
+        elif effect.realized_minor:
             cash_minor = await self.post(
                 f"pnl_{reference}",
                 EntryType.REALIZED_PNL,
@@ -466,6 +553,15 @@ class Desk:
                 reference=reference,
                 description="Negative balance borne by the house",
             )
+
+
+def _move(from_: LedgerAccount, to: LedgerAccount, minor: int, currency: Currency) -> list[Posting]:
+    """Return the postings that move a signed amount; none for nothing."""
+    if minor == 0:
+        return []
+    source, target = (from_, to) if minor > 0 else (to, from_)
+    amount = Money(abs(minor), currency)
+    return [debit(source, amount), credit(target, amount)]
 
 
 def _execution_fact(execution: Execution, order: Order, account: Account) -> ExecutionRecorded:

@@ -8,11 +8,12 @@ from functools import partial
 import structlog
 
 from trading_api.ledger.domain import EntryType
-from trading_api.modules.broker.domain.instrument import COST_SCALE, Policy
+from trading_api.modules.broker.domain.instrument import COST_SCALE, Policy, Terms
 from trading_api.modules.broker.domain.position import Position
 from trading_api.modules.broker.domain.schedules import days_to_finance, midnight_of
 from trading_api.modules.broker.ports import InstrumentSource, QuoteSource
 from trading_api.modules.broker.service.desk import Books, Desk
+from trading_api.modules.broker.service.risk import newest
 from trading_api.runtime.database import Database, Lease, Leases, Transaction
 
 log = structlog.get_logger("broker")
@@ -102,6 +103,9 @@ class FinancingService:
 
         return await self._database.group(command)
 
+    def _terms_of(self, position: Position) -> Terms:
+        return position.at(newest(self._quotes.find, [position])).terms
+
     async def _charge_night(
         self, desk: Desk, position: Position, quantity: int, kind: str, day: date
     ) -> None:
@@ -109,10 +113,10 @@ class FinancingService:
         rate = self._policy.financing_by_kind.get(kind)
         if rate is None or quantity == 0:
             return
-        terms = position.terms
+        terms = self._terms_of(position)
         mark = replace(position, signed_quantity=quantity).mark(self._quotes.find(position.symbol))
         owed = rate.compute_owed(
-            signed_value=terms.compute_value(quantity, mark),
+            signed_value=terms.to_account(terms.compute_value(quantity, mark)),
             per_minor=int(10 ** (COST_SCALE - terms.currency.scale)),
         )
         if owed == 0:

@@ -329,7 +329,7 @@ class OrderService:
             instrument=instrument,
             currency=terms.currency,
             price=price,
-            value_minor=terms.to_minor(terms.compute_value(order.quantity, price)),
+            value_minor=terms.to_minor_middle(terms.compute_value(order.quantity, price)),
             commission_minor=terms.compute_commission(order.quantity, price),
             margin_minor=terms.compute_margin(order.quantity, price),
             reservation_minor=max(0, added),

@@ -216,7 +216,7 @@ class PerformanceService:
     def _values_of(self, positions: Sequence[Position]) -> list[int]:
         """Return the value of each open position at its mark, minor units, signed."""
         return [
-            each.terms.to_minor(
+            each.at(newest(self._quotes.find, [each])).terms.to_minor_middle(
                 each.terms.compute_value(
                     each.signed_quantity, each.mark(self._quotes.find(each.symbol))
                 )
@@ -230,7 +230,8 @@ class PerformanceService:
         for each in positions:
             if not each.is_flat:
                 mark = each.mark(self._quotes.find(each.symbol))
-                found[each.symbol] = found.get(each.symbol, 0) + each.compute_unrealized(mark)
+                worth = each.at(newest(self._quotes.find, [each])).compute_unrealized(mark)
+                found[each.symbol] = found.get(each.symbol, 0) + worth
         return found
 
 

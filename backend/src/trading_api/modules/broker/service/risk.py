@@ -5,8 +5,9 @@ from dataclasses import replace
 
 from trading_api.kernel.clock import to_us
 from trading_api.kernel.errors import FieldError
-from trading_api.kernel.values import decimal_of
+from trading_api.kernel.values import Currency, decimal_of
 from trading_api.modules.broker.domain.account import Valuation, compute_valuation
+from trading_api.modules.broker.domain.conversion import Conversion, find_conversion
 from trading_api.modules.broker.domain.instrument import Instrument, Policy, Quote
 from trading_api.modules.broker.domain.margin import compute_reservation, is_countable
 from trading_api.modules.broker.domain.order import Order
@@ -21,7 +22,11 @@ from trading_api.modules.broker.domain.risk import (
     is_closing,
     take_turn,
 )
-from trading_api.modules.broker.errors import InsufficientMarginError, OrderInvalidError
+from trading_api.modules.broker.errors import (
+    InstrumentNotTradableError,
+    InsufficientMarginError,
+    OrderInvalidError,
+)
 from trading_api.modules.broker.ports import QuoteSource
 from trading_api.modules.broker.service.desk import Desk
 
@@ -37,14 +42,39 @@ class RiskGate:
         """Return the desk's position in an instrument, a flat one on today's terms if need be."""
         position = desk.positions.get(instrument.symbol)
         account = desk.account
-        terms = self._policy.terms_of(instrument, account.currency, account.leverages)
+        conversion = self.conversion_of(instrument, account.currency)
+        terms = self._policy.terms_of(instrument, account.currency, account.leverages, conversion)
         if position is None:
             position = Position(desk.account.account_id, terms, desk.now)
         elif position.is_flat and not position.reserved_minor:
             # Nothing hangs on the old terms any more.
             position = replace(position, terms=terms)
+        elif conversion != position.terms.conversion:
+            # Reservations are reckoned anew at today's rate.
+            position = replace(position, terms=replace(position.terms, conversion=conversion))
+            desk.keep(position)
         desk.positions[instrument.symbol] = position
         return position
+
+    def conversion_of(self, instrument: Instrument, account: Currency) -> Conversion | None:
+        """Return how an instrument's results become the account's money; None where they are it.
+
+        Raises:
+            InstrumentNotTradableError: no pair converts between the two.
+        """
+        if instrument.quote_currency == account.code:
+            return None
+        exchange = instrument.symbol.partition(":")[0]
+        found = find_conversion(
+            instrument.quote_currency, account.code, exchange, self._quotes.find
+        )
+        if found is None:
+            message = f"nothing converts {instrument.quote_currency} into {account.code}"
+            raise InstrumentNotTradableError(
+                f"{instrument.symbol} can't be traded on this account: {message}",
+                errors=[FieldError("symbol", "not_tradable", message)],
+            )
+        return found
 
     def ensure_allowed(
         self, desk: Desk, order: Order, others: Sequence[Order], quote: Quote, *, is_new: bool
@@ -126,5 +156,9 @@ class RiskGate:
 
 def newest(find: Callable[[str], Quote | None], positions: Iterable[Position]) -> dict[str, Quote]:
     """Return the newest known quotes of those positions' instruments that have one."""
-    found = {each.symbol: find(each.symbol) for each in positions}
+    found = {}
+    for each in positions:
+        found[each.symbol] = find(each.symbol)
+        if each.terms.conversion is not None:
+            found[each.terms.conversion.pair] = find(each.terms.conversion.pair)
     return {symbol: quote for symbol, quote in found.items() if quote is not None}

@@ -165,6 +165,7 @@ def build_venue(
         outbox=Outbox(tables.outbox_table, producer="broker", ids=ids, clock=clock),
         ids=ids,
         wake=lambda stream, sequence: wakes.append((stream, sequence)),
+        find_quote=market.find,
     )
     idempotency = Idempotency(tables.idempotency_table, clock=clock)
     leases = Leases(tables.leases_table, database=database, clock=clock, owner="test")
@@ -173,7 +174,8 @@ def build_venue(
         books=books,
         inbox=Inbox(tables.inbox_table),
         idempotency=idempotency,
-        opening_cash_minor=100_000_00,
+        opening_cash_units=100_000,
+        currencies=("USD", "EUR"),
         per_user_max=3,
     )
     instruments = FakeInstruments()

@@ -38,7 +38,7 @@ def commands(
     return (
         Command(
             "users",
-            "list, show, create, disable, enable users; roles, passwords, sign-ins, tokens; verify",
+            "list, show, create, disable, enable users; roles, passwords, sign-ins, tokens",
             users.run,
         ),
         Command("keys", "list and rotate the keys that sign access tokens", keys.run),
@@ -78,7 +78,6 @@ class _Users:
         sessions = _verb(verbs, "sessions", self._sessions, "list a user's sign-ins, or end them")
         sessions.add_argument("email")
         sessions.add_argument("--end", action="store_true", help="end all of them")
-        _verb(verbs, "verify", self._verify, "prove sign-ins, secrets and the audit's chain")
         role = _verb(verbs, "role", self._role, "give a user exactly these roles")
         role.add_argument("email")
         role.add_argument("roles", nargs="+", choices=list(Role))
@@ -161,13 +160,6 @@ class _Users:
                 f"{each.user_agent[:60]}"
             )
         return 0
-
-    async def _verify(self, _options: argparse.Namespace) -> int:
-        found = await self._service.administration.verify(now=self._clock.now())
-        for each in found:
-            _say(f"{each.id}  {each.subject}  {each.message}")
-        _say(f"{len(found)} violations")
-        return 1 if found else 0
 
     async def _role(self, options: argparse.Namespace) -> int:
         user = await self._service.users.set_roles(

@@ -26,6 +26,7 @@ from trading_api.modules.auth.domain import (
 )
 from trading_api.modules.auth.ports import Mailer
 from trading_api.modules.auth.repository import AuthRepository
+from trading_api.modules.auth.repository.checks import AUDIT_CHECKS, SESSION_CHECKS
 from trading_api.modules.auth.service import AuthPolicy, AuthServices, Desk
 from trading_api.modules.auth.settings import AuthSettings
 from trading_api.modules.auth.tables import leases_table, outbox_table
@@ -38,6 +39,7 @@ from trading_api.runtime.module import (
     Module,
     ModuleContext,
     ModuleParts,
+    Proof,
 )
 from trading_api.runtime.revocations import BEAT_SECONDS
 from trading_api.runtime.secrets import load_secret_key
@@ -135,6 +137,14 @@ class AuthModule(Module):
                 BackgroundTask("mail", deliver, lease="mail"),
                 BackgroundTask("cleaning", clean, lease="cleaning"),
             ),
+            proofs=[
+                Proof(
+                    "sessions",
+                    SESSION_CHECKS,
+                    lambda: service.administration.verify_sessions(now=context.clock.now()),
+                ),
+                Proof("audit", AUDIT_CHECKS, service.administration.verify_audit),
+            ],
             commands=commands(service, settings=context.settings, clock=context.clock),
             outbox=outbox,
             leases=Leases(

@@ -97,11 +97,14 @@ class AuthSettings(OwnedSettings):
 
     def mistakes(self, *, is_production: bool) -> list[str]:
         """Return what no single field can tell."""
-        if is_production and self.confirm_email is not False and not self.smtp_host:
-            return [
-                (
-                    "AUTH_SMTP_HOST: needed in production, where registering is confirmed by mail; "
-                    "or set AUTH_CONFIRM_EMAIL to false"
-                )
-            ]
-        return []
+        found: list[str] = []
+        if not is_production:
+            return found
+        if self.confirm_email is not False and not self.smtp_host:
+            found.append(
+                "AUTH_SMTP_HOST: needed in production, where registering is confirmed by mail; "
+                "or set AUTH_CONFIRM_EMAIL to false"
+            )
+        if self.smtp_host and not self.site_url.startswith("https://"):
+            found.append("AUTH_SITE_URL: must be our https:// address; links in mails lead there")
+        return found

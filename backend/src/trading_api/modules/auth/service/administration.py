@@ -7,7 +7,7 @@ from trading_api.kernel.clock import to_us
 from trading_api.modules.auth.domain import Role, User
 from trading_api.modules.auth.domain.audit import AuditRow, Caller
 from trading_api.modules.auth.errors import LastAdminError
-from trading_api.modules.auth.repository.checks import Violation, check_auth
+from trading_api.modules.auth.repository.checks import Violation, check_audit, check_sessions
 from trading_api.modules.auth.service.desk import Desk, found
 
 
@@ -107,10 +107,15 @@ class AdministrationService:
                 about=wanted.about,
             )
 
-    async def verify(self, *, now: datetime) -> list[Violation]:
-        """Prove sessions, secrets and the audit's chain; an empty list means that all holds."""
+    async def verify_sessions(self, *, now: datetime) -> list[Violation]:
+        """Prove sessions and stored secrets; an empty list means that everything holds."""
         async with self._desk.database.snapshot() as transaction:
-            return await check_auth(transaction, now_us=to_us(now))
+            return await check_sessions(transaction, now_us=to_us(now))
+
+    async def verify_audit(self) -> list[Violation]:
+        """Walk the audit's chain; an empty list means that it is whole."""
+        async with self._desk.database.snapshot() as transaction:
+            return await check_audit(transaction)
 
 
 def _difference(before: User, after: User) -> str:

@@ -406,9 +406,20 @@ class BrokerRepository:
         self, transaction: Transaction, account_id: str, *, limit: int
     ) -> list[AccountEvent]:
         """Return an account's newest notices, newest first."""
+        return await self._list_newest(transaction, account_id, "notice", limit=limit)
+
+    async def list_cash_changes(
+        self, transaction: Transaction, account_id: str, *, limit: int
+    ) -> list[AccountEvent]:
+        """Return an account's newest movements of cash, newest first."""
+        return await self._list_newest(transaction, account_id, "cash", limit=limit)
+
+    async def _list_newest(
+        self, transaction: Transaction, account_id: str, kind: str, *, limit: int
+    ) -> list[AccountEvent]:
         found = await transaction.all(
             sa.select(account_events)
-            .where(account_events.c.account_id == account_id, account_events.c.kind == "notice")
+            .where(account_events.c.account_id == account_id, account_events.c.kind == kind)
             .order_by(account_events.c.sequence.desc())
             .limit(limit)
         )

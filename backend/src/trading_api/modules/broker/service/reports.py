@@ -253,6 +253,18 @@ class ReportService:
             found = await self._books.repository.list_notices(snapshot, account_id, limit=limit)
         return account, found
 
+    async def list_cash_changes(
+        self, *, user_id: str, account_id: str, limit: int, now: datetime
+    ) -> tuple[Account, list[AccountEvent]]:
+        """Return an account's newest movements of cash, newest first, and the account as it is."""
+        account_id = await self._accounts.resolve(user_id=user_id, account_id=account_id, now=now)
+        async with self._database.snapshot() as snapshot:
+            account = await self._get(snapshot, account_id)
+            found = await self._books.repository.list_cash_changes(
+                snapshot, account_id, limit=limit
+            )
+        return account, found
+
     async def get_connection(self, *, account_id: str) -> Connection:
         """Return whether the venue can trade for an account, whoever asks."""
         async with self._database.snapshot() as snapshot:

@@ -147,6 +147,7 @@ async def test_channels_show_one_sequence_and_start_where_their_state_ends(venue
         "executions",
         "equity",
         "notifications",
+        "cash",
         "broker-connection",
     }
     account_id = (await venue.state()).account.account_id
@@ -166,7 +167,7 @@ async def test_channels_show_one_sequence_and_start_where_their_state_ends(venue
     shown = [(event.route, json.loads(encode_json(event.payload))) for event in events]
     assert [view["status"] for route, view in shown if route == "orders"] == [6, 2, 6, 2]
     assert [view["qty"] for route, view in shown if route == "positions"] == [10, 0]
-    for route in ("orders", "positions", "executions"):
+    for route in ("orders", "positions", "executions", "cash"):
         after = await channels[route].snapshot(PRINCIPAL, params)
         assert after.offset == events[-1].offset
     executions = await channels["executions"].snapshot(PRINCIPAL, params)

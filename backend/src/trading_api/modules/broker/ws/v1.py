@@ -14,6 +14,7 @@ from trading_api.kernel.clock import Clock
 from trading_api.kernel.errors import PermissionDeniedError
 from trading_api.modules.broker.errors import AccountNotFoundError
 from trading_api.modules.broker.schemas import (
+    CashView,
     ConnectionView,
     ExecutionView,
     NoticeView,
@@ -39,6 +40,9 @@ EQUITY_FEED = "equity:"
 SNAPSHOT_NOTICES = 50
 """Newest notices that a subscriber of ``notifications`` starts with."""
 
+SNAPSHOT_CASH = 50
+"""Newest movements that a subscriber of ``cash`` starts with; older ones come by HTTP."""
+
 CONNECTION_FEED = "connection:"
 """Feeds of ``broker-connection`` begin with this; the account's id follows."""
 
@@ -49,7 +53,7 @@ _ROUTES = {
     "cash": "cash",
     "notice": "notifications",
 }
-"""Channel by kind of event; cash has none, its events show in the numbers of the others."""
+"""Channel by kind of event."""
 
 
 class AccountParameters(RequestModel):
@@ -180,6 +184,24 @@ class NotificationsChannel(_AccountChannel):
         return Snapshot(fragment(views), account.epoch, account.event_sequence)
 
 
+class CashChannel(_AccountChannel):
+    """Every movement of cash: results, commissions, financing, transfers from and to the wallet."""
+
+    route: ClassVar[str] = "cash"
+    update: ClassVar[type[BaseModel]] = CashView
+
+    async def snapshot(self, principal: Principal, params: AccountParameters) -> Snapshot:
+        """Return the newest movements, newest first."""
+        account, events = await self._reports.list_cash_changes(
+            user_id=principal.user_id,
+            account_id=params.accountId,
+            limit=SNAPSHOT_CASH,
+            now=self._clock.now(),
+        )
+        views = [show(each)[1] for each in events]
+        return Snapshot(fragment(views), account.epoch, account.event_sequence)
+
+
 class ConnectionChannel(_Authorized, PriceChannel[AccountParameters]):
     """Whether the venue can trade for the account: TradingView's ConnectionStatus, and why."""
 
@@ -210,6 +232,7 @@ def build_channels(
             ExecutionsChannel,
             EquityChannel,
             NotificationsChannel,
+            CashChannel,
             ConnectionChannel,
         )
     ]

@@ -55,6 +55,7 @@ def plain(answer: httpx.Response, identifier: str) -> str:
     return json.dumps(body, sort_keys=True)
 
 
+@pytest.mark.timeout(300)
 async def test_operation_when_it_names_another_s_thing_then_as_if_it_did_not_exist(
     fleet: Fleet, person: Person
 ) -> None:

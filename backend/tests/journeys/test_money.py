@@ -74,7 +74,10 @@ async def test_money_is_exchanged_and_stated(person: Person) -> None:
 async def test_a_hundred_withdrawals_of_ten_from_a_hundred_give_exactly_ten(person: Person) -> None:
     await post(person, "/deposit", 201, amount="100")
     answers = await asyncio.gather(
-        *(person.client.post("/api/v1/wallet/withdraw", json={"amount": "10"}) for _ in range(100))
+        *(
+            person.client.post("/api/v1/wallet/withdraw", json={"amount": "10"}, timeout=60)
+            for _ in range(100)
+        )
     )
     statuses = sorted(answer.status_code for answer in answers)
     assert statuses == [201] * 10 + [409] * 90

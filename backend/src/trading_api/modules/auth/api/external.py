@@ -49,6 +49,7 @@ def add_external(router: ModuleRouter, parts: Parts) -> None:
         description="For browsers: sends them to the provider by OpenID Connect's code flow with "
         "PKCE. `next` is the path on this site where it ends.",
         status_code=302,
+        response_class=RedirectResponse,
         response_model=None,
         responses=_redirects(302, "To the provider"),
         errors=_ERRORS,
@@ -70,6 +71,7 @@ def add_external(router: ModuleRouter, parts: Parts) -> None:
         description="Sets the cookies of a sign-in and goes on to `next`. Where the user has a "
         "second factor, `next` gets the fragment `#mfa_challenge=…` for `/2fa/verify` instead.",
         status_code=303,
+        response_class=RedirectResponse,
         response_model=None,
         responses=_redirects(303, "To where the sign-in began for"),
         errors=[*_ERRORS, errors.ExternalEmailError, errors.UserDisabledError],

@@ -76,6 +76,7 @@ def add_token_endpoints(router: ModuleRouter, parts: Parts) -> None:
         summary="Give a token up (RFC 7009)",
         description="Ends the session of an access or refresh token, or an API key or share token, "
         "everywhere within five seconds. 200 for unknown tokens too.",
+        response_class=Response,
         response_model=None,
         openapi_extra=_BODY,
         dependencies=PRIVATE,

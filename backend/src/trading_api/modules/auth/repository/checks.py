@@ -6,6 +6,7 @@ Each check has the id of the invariant it proves:
 * T5 no session is good beyond its absolute end
 * T6 a disabled user has no live session
 * T9 tokens, codes and passwords are stored as digests or sealed, never as they are
+* T12 no live API key may more than its owner, and none is stored as it is
 * T13 the audit's chain walks clean, without a gap, up to its head, and can't be altered
 """
 
@@ -16,6 +17,7 @@ import sqlalchemy as sa
 from trading_api.ledger.checks import Violation
 from trading_api.modules.auth.domain.audit import FIRST_HASH, chain_hash
 from trading_api.modules.auth.repository.audit import AuditRepository
+from trading_api.modules.auth.repository.key_checks import check_keys
 from trading_api.modules.auth.tables import (
     sessions,
     spent_refresh_tokens,
@@ -32,7 +34,7 @@ __all__ = [
     "check_sessions",
 ]
 
-SESSION_CHECKS = ("T1", "T5", "T6", "T9")
+SESSION_CHECKS = ("T1", "T5", "T6", "T9", "T12")
 AUDIT_CHECKS = ("T13",)
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -61,6 +63,7 @@ async def check_sessions(transaction: Transaction, *, now_us: int) -> list[Viola
         *await _check_families(transaction),
         *await _check_disabled(transaction, now_us),
         *await _check_digests(transaction),
+        *await check_keys(transaction, now_us=now_us),
     ]
 
 

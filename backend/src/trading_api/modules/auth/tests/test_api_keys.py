@@ -7,6 +7,7 @@ import pytest
 import sqlalchemy as sa
 
 from trading_api.contracts.auth import ApiKeyAnswer, ApiKeyQuestion
+from trading_api.kernel.clock import to_us
 from trading_api.kernel.credentials import Credential, parse_credential
 from trading_api.modules.auth.domain import Role, User
 from trading_api.modules.auth.domain.api_keys import KEYS_MAX, ApiKey
@@ -16,8 +17,10 @@ from trading_api.modules.auth.errors import (
     ApiKeyRefusedError,
     ApiKeyScopeError,
 )
+from trading_api.modules.auth.repository.checks import check_auth
+from trading_api.modules.auth.repository.key_checks import check_keys
 from trading_api.modules.auth.service import AuthServices
-from trading_api.modules.auth.tables import api_keys
+from trading_api.modules.auth.tables import api_keys, users
 from trading_api.modules.auth.tests.builders import PASSWORD, Announcements, a_caller, an_email
 from trading_api.runtime.database import Database
 from trading_api.testkit.clocks import FixedClock
@@ -197,3 +200,37 @@ async def revoke(service: AuthServices, clock: FixedClock, user_id: str, key_id:
     await service.api_keys.revoke_key(
         user_id=user_id, key_id=key_id, kind="live", caller=a_caller(), now=clock.now()
     )
+
+
+@pytest.mark.parametrize(
+    "planted",
+    [
+        {"scopes": "auth:manage,broker:read"},
+        {"scopes": "wallet:manage"},
+        {"id": "shr_AAAAAAAA"},
+        {"secret_hash": "x" * 64},
+        {"is_active": False},
+        {"roles": "read_only", "scopes": "broker:trade"},
+    ],
+)
+async def test_verify_when_a_key_was_planted_then_found(
+    service: AuthServices,
+    database: Database,
+    clock: FixedClock,
+    user: User,
+    planted: dict[str, object],
+) -> None:
+    await make(service, clock, user)
+    async with database.snapshot() as transaction:
+        assert await check_keys(transaction, now_us=to_us(clock.now())) == []
+    of_users = {name: value for name, value in planted.items() if name in users.c}
+    of_users.pop("id", None)
+    async with database.transaction() as transaction:
+        if of_users:
+            await transaction.execute(users.update().values(**of_users))
+        of_keys = {name: value for name, value in planted.items() if name not in of_users}
+        if of_keys:
+            await transaction.execute(api_keys.update().values(**of_keys))
+    async with database.snapshot() as transaction:
+        found = await check_auth(transaction, now_us=to_us(clock.now()))
+    assert "T12" in {each.id for each in found}

@@ -102,6 +102,9 @@ async def test_conformance_command_finds_nothing_wrong_here(
     report = json.loads(output.read_text())
     assert set(report["summary"]) == {"passed"}
     assert report["summary"]["passed"] > 20
+    proven = await asyncio.to_thread(operator.manage, "verify", "datafeed")
+    assert proven.returncode == 0, proven.stdout
+    assert "M1 M2 M3 M4" in proven.stdout
 
 
 @once

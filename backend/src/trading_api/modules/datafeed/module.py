@@ -35,6 +35,7 @@ from trading_api.modules.datafeed.domain.selection import BARS_MAX
 from trading_api.modules.datafeed.errors import ResolutionUnsupportedError
 from trading_api.modules.datafeed.ports import MarketDataProvider, ProviderContext
 from trading_api.modules.datafeed.repository import InstrumentRepository, MarketRepository
+from trading_api.modules.datafeed.repository.checks import CHECK_IDS
 from trading_api.modules.datafeed.repository.layouts import LayoutRepository
 from trading_api.modules.datafeed.service import (
     TICK_PATTERN,
@@ -61,6 +62,7 @@ from trading_api.runtime.module import (
     Module,
     ModuleContext,
     ModuleParts,
+    Proof,
 )
 from trading_api.runtime.settings import ConfigurationError, load_settings
 
@@ -201,6 +203,7 @@ class DatafeedModule(Module):
                     ConformanceCommand(clock).run,
                 ),
             ),
+            proofs=(Proof("market_data", CHECK_IDS, instruments.verify),),
             outbox=outbox,
             leases=leases,
         )

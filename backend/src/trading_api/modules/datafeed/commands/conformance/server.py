@@ -13,6 +13,8 @@ Dialect = Literal["udf", "tv"]
 
 TIMEOUT_SECONDS = 15.0
 DAY_SECONDS = 86_400
+SYMBOLS_MAX = 8
+"""Kinds of symbols looked at unless some are named; each costs every test some requests."""
 _MINUTES = re.compile(r"[0-9]{1,4}", re.ASCII)
 
 
@@ -167,7 +169,7 @@ class Server:
         """Return the symbols to test with: those wanted, else one of each exchange and type."""
         if self.dialect == "tv":
             found = await self._symbol_table()
-            return [each for each in found if not wanted or each.ticker in wanted][:6]
+            return [each for each in found if not wanted or each.ticker in wanted][:SYMBOLS_MAX]
         if wanted:
             return [await self.symbol(name) for name in wanted]
         answer = await self.ask("/search", limit=30, query="", type="", exchange="")
@@ -177,7 +179,7 @@ class Server:
         for each in answer.body:
             name = each.get("ticker") or each.get("full_name") or each["symbol"]
             kinds.setdefault((each.get("exchange"), each.get("type")), name)
-        return [await self.symbol(name) for name in list(kinds.values())[:6]]
+        return [await self.symbol(name) for name in list(kinds.values())[:SYMBOLS_MAX]]
 
     async def _symbol_table(self) -> list[SymbolInfo]:
         groups = (await self.ask("/groups")).body

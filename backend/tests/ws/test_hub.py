@@ -397,6 +397,25 @@ async def test_price_when_published_while_the_snapshot_is_made_then_the_newest_f
     ]
 
 
+async def test_prices_when_the_bus_is_back_then_the_present_ones_and_what_came_meanwhile(
+    world: World, client: SocketClient
+) -> None:
+    world.ticks.values.update(A=1)
+    await client.subscribe("ticks", {"symbols": ["A"]})
+    await client.updates(1)
+    world.ticks.gate.shut()
+    world.hub._on_bus_state(True)
+    await world.ticks.gate.reached.wait()
+    for value in (2, 3):
+        world.ticks.tick("A", value)
+    world.ticks.gate.open()
+    found = await client.updates(2)
+    assert [each.get("snapshot", False) for each in found] == [True, False]
+    assert [each["payload"]["value"] for each in found] == [1, 3]
+    world.ticks.tick("A", 4)
+    assert (await client.updates(1))[0]["payload"]["value"] == 4
+
+
 async def test_price_when_nobody_listens_then_skipped(world: World) -> None:
     world.ticks.tick("A", 1)
     assert world.hub.counters.skipped == 1

@@ -119,6 +119,7 @@ async def test_bus_when_it_dies_then_local_prices_go_on_and_events_come_by_polli
             await client.subscribe("ticks", {"symbols": ["A"]})
             await client.subscribe("orders", ORDERS)
             await client.updates(1)
+        two.ticks.values["A"] = 0
         epoch = one.hub.price_epoch
         bus_server.kill()
         await eventually(lambda: not bus_of(one).is_up and not bus_of(two).is_up)
@@ -136,6 +137,10 @@ async def test_bus_when_it_dies_then_local_prices_go_on_and_events_come_by_polli
         for client in (near, far):
             assert (await client.updates(1))[0]["offset"] == 2
         assert one.hub.price_epoch != epoch
+        # And the prices that may have been missed, without waiting for the next ones.
+        for client, value in ((near, 1), (far, 0)):
+            renewed = (await client.updates(1))[0]
+            assert (renewed["snapshot"], renewed["payload"]["value"]) == (True, value)
         await bus_of(two).settle()
         one.ticks.tick("A", 2)
         for client in (near, far):

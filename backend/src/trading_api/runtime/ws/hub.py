@@ -11,8 +11,9 @@ delivered here, and subscribed streams are read once a second.
 import asyncio
 import hashlib
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import structlog
@@ -54,6 +55,8 @@ QUIET_POLLS = 30
 INTEREST_SECONDS = 10.0
 """How long a question for a feed's remote readers keeps being asked again."""
 
+_MakeSnapshot = Callable[[], Awaitable[Sequence[Any]]]
+
 _NAME = re.compile(r"[A-Za-z0-9._:/=+{}-]{1,200}")
 
 
@@ -82,11 +85,15 @@ class Opened:
 
 
 class _PriceTopic:
-    __slots__ = ("encoder", "feeds", "held", "keys", "name", "sinks")
+    __slots__ = ("encoder", "feeds", "held", "keys", "name", "renewing", "sinks", "snapshot")
 
-    def __init__(self, name: str, route: str, feeds: tuple[str, ...]) -> None:
+    def __init__(
+        self, name: str, route: str, feeds: tuple[str, ...], snapshot: _MakeSnapshot
+    ) -> None:
         self.name = name
         self.feeds = feeds
+        self.snapshot = snapshot
+        self.renewing: dict[Key, Frame] | None = None
         self.keys: dict[str, Key] = {feed: (name, feed) for feed in feeds}
         self.encoder = TopicEncoder(route, name)
         self.sinks: dict[Sink, None] = {}
@@ -298,7 +305,9 @@ class Hub:
         found = self._topics.get(topic)
         is_new = found is None
         if found is None:
-            found = self._topics[topic] = _PriceTopic(topic, channel.route, feeds)
+            # What one may see all may: a topic's name holds all that its state depends on.
+            make = partial(channel.snapshot, principal, params)
+            found = self._topics[topic] = _PriceTopic(topic, channel.route, feeds, make)
             for feed in feeds:
                 self._listen_to_feed(feed, found)
         subscription.topic = found
@@ -473,6 +482,12 @@ class Hub:
         sent = 0
         touched: list[Sink] = []
         for topic, frames in items.items():
+            if topic.renewing is not None:
+                # They follow the snapshot that is being made.
+                topic.renewing.update(frames)
+                for subscription in topic.held:
+                    subscription.held.update(frames)
+                continue
             batch = Batch(frames)
             sent += len(frames) * len(topic.sinks)
             if len(items) == 1:
@@ -706,6 +721,38 @@ class Hub:
     def _on_bus_state(self, is_up: bool) -> None:
         if is_up:
             self._look_at_all()
+            for topic in self._topics.values():
+                self._spawn(self._renew_prices(topic))
+
+    async def _renew_prices(self, topic: _PriceTopic) -> None:
+        """Tell a topic's readers the present prices: the bus may have lost the newest ones."""
+        async with self._readers:
+            await self._settle()
+            if topic.renewing is not None or self._topics.get(topic.name) is not topic:
+                return
+            # What was published before belongs to the snapshot, not behind it.
+            self._flush()
+            topic.renewing = {}
+            frames: list[Frame] = []
+            try:
+                async with asyncio.timeout(self.limits.snapshot_timeout_seconds):
+                    frames = [topic.encoder.snapshot(each) for each in await topic.snapshot()]
+            except (TradingError, TimeoutError):
+                # The next change tells them.
+                self.counters.errors += 1
+                log.warning("prices_not_renewed", topic=topic.name, exc_info=True)
+            finally:
+                self._flush()
+                later, topic.renewing = topic.renewing, None
+        batch = Batch(list(later.items())) if later else None
+        self.counters.sent += len(later) * len(topic.sinks)
+        for sink in topic.sinks:
+            # What still waits for a slow reader is older than the snapshot.
+            sink.forget(topic.name)
+            for frame in frames:
+                sink.send(frame)
+            if batch is not None:
+                sink.put(batch)
 
     def _look_at_all(self) -> None:
         for stream in list(self._streams.values()):

@@ -14,12 +14,14 @@ BENCHMARKS = {
     "fanout": ["--clients", "500", "--repeats", "3"],
     "postings": ["--seconds", "3", "--rounds", "3"],
     "logins": ["--seconds", "20"],
+    "bars": ["--bars", "5000000", "--plots", str(OUT)],
 }
 QUICK = {
     "http": ["--seconds", "1"],
     "fanout": ["--clients", "50", "--repeats", "1", "--ticks", "40"],
     "postings": ["--seconds", "0.2", "--rounds", "1"],
     "logins": ["--seconds", "2", "--goal-ms", "1000"],
+    "bars": ["--bars", "100000"],
 }
 
 

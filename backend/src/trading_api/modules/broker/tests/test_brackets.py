@@ -4,7 +4,9 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
+from trading_api.modules.broker import tables
 from trading_api.modules.broker.adapters.paper_venue import PaperModel
 from trading_api.modules.broker.domain.account import PositionMode
 from trading_api.modules.broker.domain.order import (
@@ -143,6 +145,38 @@ async def test_one_leg_fills_and_cancels_the_other(
     assert done.status is OrderStatus.FILLED
     assert (gone.status, gone.close_reason) == (OrderStatus.CANCELED, CloseReason.SIBLING_FILLED)
     assert ("position", 0) in await told(venue, since=before)
+    await venue.verify()
+
+
+async def test_stop_goes_first_where_one_quote_hits_both_legs(venue: Venue) -> None:
+    await venue.place(a_ticket(10, take_profit="210", stop_loss="190"))
+    legs = await live(venue)
+    # No request leads there, so the stop is moved by hand to where the same quote hits it too.
+    async with venue.database.transaction() as transaction:
+        await transaction.execute(
+            sa.update(tables.orders)
+            .where(tables.orders.c.order_id == legs[STOP].order_id)
+            .values(trigger_price=21500)
+        )
+    assert legs[PROFIT].order_id < legs[STOP].order_id
+    await move(venue, "212.00", "212.10")
+
+    assert (await venue.order(legs[STOP].order_id)).status is OrderStatus.FILLED
+    gone = await venue.order(legs[PROFIT].order_id)
+    assert (gone.filled_quantity, gone.close_reason) == (0, CloseReason.SIBLING_FILLED)
+
+
+async def test_leg_never_moves_across_the_market(venue: Venue) -> None:
+    await venue.place(a_ticket(10, take_profit="210", stop_loss="190"))
+    legs = await live(venue)
+    with pytest.raises(OrderInvalidError, match="at once"):
+        await modify(venue, legs[PROFIT].order_id, OrderChange(limit_price=Decimal("199.50")))
+    with pytest.raises(OrderInvalidError, match="at once"):
+        await modify(venue, legs[STOP].order_id, OrderChange(trigger_price=Decimal(205)))
+    await modify(venue, legs[STOP].order_id, OrderChange(trigger_price=Decimal(195)))
+    position = await venue.position(AAPL)
+    assert position is not None
+    assert position.brackets.stop_loss == 19500
     await venue.verify()
 
 

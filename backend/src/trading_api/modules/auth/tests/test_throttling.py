@@ -120,6 +120,7 @@ async def test_clock_when_it_goes_back_then_nobody_waits_for_the_old_time(
 
 
 @pytest.mark.nightly
+@pytest.mark.timeout(900)
 async def test_login_when_unknown_then_takes_as_long_as_a_wrong_password(
     settings: PlatformSettings, environ: dict[str, str], clock: FixedClock
 ) -> None:

@@ -397,6 +397,33 @@ class BrokerRepository:
         )
         return [row.account_id for row in found]
 
+    async def list_positions_of(
+        self, transaction: Transaction, account_ids: Sequence[str]
+    ) -> dict[str, list[Position]]:
+        """Return the positions of some accounts, flat ones too, by account."""
+        found: dict[str, list[Position]] = {}
+        for row in await transaction.all(
+            sa.select(positions).where(positions.c.account_id.in_(account_ids))
+        ):
+            position = rows.position_of(row._mapping)
+            # Those of single entries stay when they are closed; nobody asks for them any more.
+            if position.own_id is None or not position.is_flat:
+                found.setdefault(row.account_id, []).append(position)
+        return found
+
+    async def list_live_orders_of(
+        self, transaction: Transaction, account_ids: Sequence[str]
+    ) -> dict[str, list[Order]]:
+        """Return the live orders of some accounts, oldest first, by account."""
+        found: dict[str, list[Order]] = {}
+        for row in await transaction.all(
+            sa.select(orders)
+            .where(orders.c.account_id.in_(account_ids), IS_LIVE)
+            .order_by(orders.c.order_id)
+        ):
+            found.setdefault(row.account_id, []).append(rows.order_of(row._mapping))
+        return found
+
     async def add_events(self, transaction: Transaction, events: Sequence[AccountEvent]) -> None:
         """Append events of a locked account."""
         for event in events:

@@ -8,7 +8,9 @@ import structlog
 
 from trading_api.modules.broker.domain.bracket import list_bracket_faults
 from trading_api.modules.broker.domain.instrument import Instrument, Quote
-from trading_api.modules.broker.domain.order import BracketRole, CloseReason
+from trading_api.modules.broker.domain.margin import compute_reservation
+from trading_api.modules.broker.domain.order import BracketRole, CloseReason, Order
+from trading_api.modules.broker.domain.position import Position
 from trading_api.modules.broker.domain.risk import may_fill
 from trading_api.modules.broker.errors import MarketUnavailableError
 from trading_api.modules.broker.ports import InstrumentSource, Venue
@@ -105,8 +107,12 @@ class MatchingService:
                 found = await self._repository.list_reserving_accounts(
                     snapshot, after=after, limit=_PAGE
                 )
+                positions = await self._repository.list_positions_of(snapshot, found)
+                orders = await self._repository.list_live_orders_of(snapshot, found)
             for account_id in found:
-                corrected += await self._reconcile(account_id, now)
+                # Nearly all are right, and that takes no lock to see.
+                if _is_faulty(positions.get(account_id, []), orders.get(account_id, [])):
+                    corrected += await self._reconcile(account_id, now)
             if len(found) < _PAGE:
                 return corrected
             after = found[-1]
@@ -222,3 +228,13 @@ def _in_turn(order_ids: list[str], desk: Desk) -> list[str]:
         order.order_id for order in desk.orders.values() if order.role is BracketRole.TAKE_PROFIT
     }
     return sorted(order_ids, key=lambda each: (each in profits, each))
+
+
+def _is_faulty(positions: list[Position], orders: list[Order]) -> bool:
+    """Tell whether reservations or brackets of one account aren't what they should be."""
+    for position in positions:
+        if position.own_id is None:
+            theirs = [each for each in orders if each.symbol == position.symbol and each.is_open]
+            if compute_reservation(position, theirs) != position.reserved_minor:
+                return True
+    return any(True for _ in list_bracket_faults(positions, orders))

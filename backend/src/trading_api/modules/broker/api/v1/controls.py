@@ -37,7 +37,6 @@ from trading_api.modules.broker.schemas import (
     LeverageRequest,
     LeverageView,
 )
-from trading_api.modules.broker.schemas.wire import SideNumber, TypeNumber
 from trading_api.modules.broker.service.controls import ControlService
 from trading_api.modules.broker.service.leverage import LeverageService
 from trading_api.modules.broker.service.resets import ResetService
@@ -67,9 +66,17 @@ def add_leverage(router: ModuleRouter, leverage: LeverageService, clock: Clock) 
         principal: CurrentPrincipal,
         account_id: AccountId,
         symbol: Annotated[Symbol, Query()],
-        side: Annotated[SideNumber | None, Query(description="the same for both sides")] = None,
+        side: Annotated[
+            str | None,
+            Query(pattern=r"^(1|-1|buy|sell)$", description="the same for both sides"),
+        ] = None,
         order_type: Annotated[
-            TypeNumber | None, Query(alias="orderType", description="the same for every type")
+            str | None,
+            Query(
+                alias="orderType",
+                pattern=r"^([1-4]|limit|market|stop|stoplimit)$",
+                description="the same for every type",
+            ),
         ] = None,
     ) -> Response:
         info = await leverage.get_info(

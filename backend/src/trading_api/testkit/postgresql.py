@@ -26,6 +26,8 @@ T = TypeVar("T")
 
 _START_SECONDS = 30.0
 _POLL_SECONDS = 0.05
+_CARELESS = ("-c", "fsync=off", "-c", "full_page_writes=off", "-c", "synchronous_commit=off")
+"""A test's database needn't outlive the machine."""
 
 
 class NoPostgresqlError(Exception):
@@ -55,6 +57,22 @@ def session_server() -> URL:
         if not (directory / "ready").exists():
             _start(programs, directory, owner)
             (directory / "ready").touch()
+    return _url_of(directory)
+
+
+def durable_server(directory: Path) -> URL:
+    """Start a server that keeps what it committed through a power cut; for benchmarks.
+
+    It ends when this process does, however that ends, and ``directory`` is removed.
+
+    Raises:
+        NoPostgresqlError: the bundled programs are missing or can't be started here.
+    """
+    _start(_find_programs(), directory, os.getpid(), is_durable=True)
+    return _url_of(directory)
+
+
+def _url_of(directory: Path) -> URL:
     return URL.create(
         "postgresql+asyncpg",
         username="postgres",
@@ -133,7 +151,7 @@ def _find_programs() -> Path:
     return Path(spec.origin).parent / "pginstall" / "bin"
 
 
-def _start(programs: Path, directory: Path, owner: int) -> None:
+def _start(programs: Path, directory: Path, owner: int, *, is_durable: bool = False) -> None:
     # PostgreSQL refuses to run as root; in a user namespace root is somebody else.
     prefix: list[str] = []
     if os.geteuid() == 0:
@@ -153,7 +171,7 @@ def _start(programs: Path, directory: Path, owner: int) -> None:
     server = [
         *prefix,
         *(str(programs / "postgres"), "-D", str(data), "-k", str(directory), "-h", ""),
-        *("-c", "fsync=off", "-c", "full_page_writes=off", "-c", "synchronous_commit=off"),
+        *(() if is_durable else _CARELESS),
         *("-c", "shared_buffers=64MB", "-c", "max_connections=200", "-c", "autovacuum=off"),
         *("-c", "logging_collector=on", "-c", "log_directory=.", "-c", "log_filename=server.log"),
     ]

@@ -15,7 +15,9 @@ BENCHMARKS = {
     "postings": ["--seconds", "3", "--rounds", "3"],
     "logins": ["--seconds", "20"],
     "bars": ["--bars", "5000000", "--plots", str(OUT)],
+    "orders": ["--seconds", "5"],
 }
+# Without orders, whose peer pgbench isn't everywhere.
 QUICK = {
     "http": ["--seconds", "1"],
     "fanout": ["--clients", "50", "--repeats", "1", "--ticks", "40"],

@@ -158,9 +158,7 @@ def platform(where: Path) -> Iterator[Path]:
         yield socket
 
 
-async def over_http(
-    name: str, in_flight: Sequence[int], seconds: float, url: str | None
-) -> list[Row]:
+async def over_http(name: str, in_flight: Sequence[int], seconds: float) -> list[Row]:
     """Place orders as clients do: JSON and a bearer token, through nginx."""
     with tempfile.TemporaryDirectory(prefix="bench") as folder, contextlib.ExitStack() as stack:
         where = Path(folder)
@@ -235,8 +233,7 @@ async def pgbench(url: str, seconds: float) -> Row:
 
 async def run(seconds: float, in_flight: Sequence[int]) -> None:
     """Measure and print the table."""
-    folder = Path(tempfile.mkdtemp(prefix="bench"))
-    server = durable_server(folder)
+    server = durable_server(Path(tempfile.mkdtemp(prefix="bench")))
     urls = [
         create_database(server, f"bench_{os.getpid()}_{number}").render_as_string(
             hide_password=False

@@ -95,9 +95,9 @@ async def test_conformance_command_finds_nothing_wrong_here(
     operator = replace(fleet, environ={**fleet.environ, "CONFORMANCE_TOKEN": person.token})
     output = tmp_path / "conformance.json"
     url = fleet.url + "/api/v1/datafeed/udf"
-    done = await asyncio.to_thread(
-        operator.manage, "conformance", url, "--wait", "1", "--output", str(output)
-    )
+    # A live symbol and one with gaps; in process all kinds are looked at.
+    options = ("--wait", "1", "--symbols", "DEMO:AAPL,HIST:EURUSD", "--output", str(output))
+    done = await asyncio.to_thread(operator.manage, "conformance", url, *options)
     assert done.returncode == 0, done.stdout + done.stderr
     report = json.loads(output.read_text())
     assert set(report["summary"]) == {"passed"}

@@ -34,6 +34,11 @@ class Operation:
     body: Any | None
     has_json: bool
 
+    @property
+    def is_endless(self) -> bool:
+        """It answers for as long as somebody listens."""
+        return self.path.endswith(("/stream", "/streaming", "/poll"))
+
     def __str__(self) -> str:
         return f"{self.method.upper()} {self.path}"
 

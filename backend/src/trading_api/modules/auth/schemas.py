@@ -407,6 +407,10 @@ class DoneView(ResponseModel):
     message: str
 
 
+class RevokedView(ResponseModel):
+    """Nothing: the status says it all (RFC 7009, 2.2)."""
+
+
 class TokenStatusView(ResponseModel):
     """What one's own access token is worth; a token that isn't good tells nothing else."""
 

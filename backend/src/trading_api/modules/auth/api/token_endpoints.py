@@ -13,7 +13,7 @@ from trading_api.kernel.errors import (
 )
 from trading_api.modules.auth.api.cookies import caller_of
 from trading_api.modules.auth.api.parts import PRIVATE, Parts
-from trading_api.modules.auth.schemas import IntrospectionView
+from trading_api.modules.auth.schemas import IntrospectionView, RevokedView
 from trading_api.runtime.http.access import Access, CurrentPrincipal, OptionalPrincipal
 from trading_api.runtime.http.routing import ModuleRouter
 from trading_api.runtime.identity import Principal
@@ -76,8 +76,7 @@ def add_token_endpoints(router: ModuleRouter, parts: Parts) -> None:
         summary="Give a token up (RFC 7009)",
         description="Ends the session of an access or refresh token, or an API key or share token, "
         "everywhere within five seconds. 200 for unknown tokens too.",
-        response_class=Response,
-        response_model=None,
+        response_model=RevokedView,
         openapi_extra=_BODY,
         dependencies=PRIVATE,
     )
@@ -91,7 +90,7 @@ def add_token_endpoints(router: ModuleRouter, parts: Parts) -> None:
             caller=caller_of(request, verified or principal),
             now=clock.now(),
         )
-        return Response(status_code=200, headers={"Cache-Control": "no-store"})
+        return JSONResponse({}, headers={"Cache-Control": "no-store"})
 
     async def verify(request: Request, token: str) -> Principal | None:
         try:

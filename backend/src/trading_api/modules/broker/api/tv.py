@@ -720,6 +720,7 @@ def _add_market(
         access=READ,
         summary="Quotes, trades and daily bars of everything, one JSON per line, without an end",
         response_model=None,
+        responses={200: {"content": {"application/json": {"schema": {"type": "object"}}}}},
         errors=[StreamsExceededError],
     )
     async def open_stream(request: Request, principal: CurrentPrincipal) -> Response:

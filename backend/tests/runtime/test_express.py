@@ -179,6 +179,15 @@ async def test_ready_answer_when_the_token_was_verified_before_then_the_app_isnt
     assert second[0][2] == b'"usr_ann q=1"'
 
 
+async def test_ready_answer_when_a_credential_stands_in_the_address_then_refused(
+    express: tuple[App, int], bearer: str
+) -> None:
+    _app, port = express
+    for path, status in (("/all", 200), ("/all?api_key=x", 400)):
+        [(answered, _, _)] = await ask(port, a_request(ID, bearer, path=path))
+        assert answered == status
+
+
 async def test_ready_answers_when_pipelined_behind_a_slow_one_then_in_order(
     express: tuple[App, int], bearer: str
 ) -> None:
@@ -285,6 +294,7 @@ PATHS = [
     "/mine?unready",
     "/all?missing",
     "/all?a=%00",
+    "/all?a=1&api_key=x",
 ]
 
 

@@ -60,6 +60,11 @@ _SECRET_IN_QUERY = re.compile(
 _ONCE = frozenset({b"authorization", b"x-api-key", b"origin", b"host", b"sec-fetch-site"})
 
 
+def holds_credential(query_string: bytes) -> bool:
+    """Tell whether a credential stands in an address, where logs and histories keep it."""
+    return bool(query_string) and _SECRET_IN_QUERY.search(query_string) is not None
+
+
 @dataclass(frozen=True, slots=True)
 class Principal:
     """Who is asking.
@@ -146,8 +151,7 @@ class Identity:
             MalformedRequestError: a credential stands in the address.
             PermissionDeniedError: an API key came from an address that it isn't allowed from.
         """
-        query = scope.get("query_string")
-        if query and _SECRET_IN_QUERY.search(query) is not None:
+        if holds_credential(scope.get("query_string", b"")):
             raise MalformedRequestError(
                 "a credential never goes into an address, which is logged; send it as a header, "
                 "and replace this one"

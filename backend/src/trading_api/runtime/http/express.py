@@ -21,7 +21,7 @@ from trading_api.kernel.errors import TradingError
 from trading_api.runtime.http.access import Access
 from trading_api.runtime.http.metrics import REQUESTS, RouteDurations
 from trading_api.runtime.http.quotas import rate_headers
-from trading_api.runtime.identity import Identity, Principal
+from trading_api.runtime.identity import Identity, Principal, holds_credential
 from trading_api.runtime.rates import RateClass, RateLimiter
 
 FindAnswer = Callable[[bytes, Principal | None], bytes | None]
@@ -143,7 +143,7 @@ class ExpressLane:
         if request_id is None or _REQUEST_ID.fullmatch(request_id) is None:
             return None
         query_string = scope["query_string"]
-        if b"%00" in query_string:
+        if b"%00" in query_string or holds_credential(query_string):
             return None
         principal = self._identity.find_verified(headers)
         if principal is None:

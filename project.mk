@@ -70,14 +70,14 @@ list-modules: install ## list the modules there are
 
 ##@ test
 test: install-test ## the whole suite
-	@$(PYTEST) -n auto -m "not fleet and not browser" $(args)
+	@$(PYTEST) -n auto -m "not fleet and not browser and not nightly" $(args)
 	@$(PYTEST) -n 0 -m "(fleet or browser) and not nightly" $(args)
 
 test-modules: install-test ## some modules: modules=broker,datafeed
-	@$(PYTEST) -n 0 $(foreach each,$(subst $(COMMA), ,$(modules)),src/trading_api/modules/$(subst -,_,$(each)))
+	@$(PYTEST) -n 0 -m "not nightly" $(foreach each,$(subst $(COMMA), ,$(modules)),src/trading_api/modules/$(subst -,_,$(each)))
 
 test-module-%: install-test
-	@$(PYTEST) -n 0 src/trading_api/modules/$(subst -,_,$*)
+	@$(PYTEST) -n 0 -m "not nightly" src/trading_api/modules/$(subst -,_,$*)
 
 test-integration: install-test ## journeys over the real multi-process stack
 	@$(PYTEST) -n 0 -m "fleet and not nightly"
@@ -90,7 +90,7 @@ test-smoke: install-test ## pages in a real browser
 	@$(PYTEST) -n 0 -m browser
 
 test-faults: install-test ## kill, freeze and corrupt what runs
-	@$(PYTEST) -n 0 tests/faults
+	@$(PYTEST) -n 0 -m "not nightly" tests/faults
 
 test-nightly: install-test ## the same at many instants, on both databases; FAULT_ROUNDS=20 FAULT_SEED=…
 	@$(PYTEST) -n 0 -s -m nightly $(args)

@@ -122,7 +122,9 @@ class Trader:
         await self._log_in()
         self.account = (await self.person.get("/api/v1/broker/accounts"))[0]["id"]
         quote = await self.person.client.post("/api/v1/datafeed/quotes", json={"symbols": [SYMBOL]})
-        self._far = str((Decimal(str(quote.json()[0]["v"]["ask"])) / 2).quantize(Decimal("0.01")))
+        self._far = str(
+            (Decimal(str(quote.json()[0]["v"]["ask"])) * Decimal("0.75")).quantize(Decimal("0.01"))
+        )
         self._opening = Decimal((await self.person.get("/api/v1/wallet"))["balance_usd"])
         self.socket = OrdersSocket(self.person, self.account, self._count_orders)
         self._start(self.socket.run())

@@ -70,7 +70,8 @@ from trading_api.modules.broker.service.positions import PositionService
 from trading_api.modules.broker.service.streaming import MarketStream
 from trading_api.runtime.http import Access, CurrentPrincipal, ModuleRouter
 from trading_api.runtime.http.cursors import Cursors
-from trading_api.runtime.http.problems import Problem, field_errors
+from trading_api.runtime.http.problems import Problem, field_errors, status_of
+from trading_api.runtime.http.routing import Declaration
 from trading_api.runtime.http.wire import Symbol
 
 M = TypeVar("M", bound=BaseModel)
@@ -161,7 +162,20 @@ def build_tv_router(
     _add_positions(router, positions, reports, clock)
     _add_leverage(router, leverage, clock)
     _add_market(router, markets, stream, clock)
+    for declaration in router.declarations:
+        own = declaration.options.get("responses", {})
+        declaration.options["responses"] = {**_error_responses(declaration), **own}
     return router
+
+
+def _error_responses(declaration: Declaration) -> dict[int | str, dict[str, Any]]:
+    """Document the errors that this process answers; a body or address too long, nginx does."""
+    statuses = {400, 422, 429, 503, *map(status_of, declaration.errors)}
+    if declaration.access.kind != "public":
+        statuses |= {401, 403}
+    if declaration.method in ("POST", "PUT"):
+        statuses.add(415)
+    return {status: {"model": tv.ErrorAnswer} for status in sorted(statuses)}
 
 
 def _add_sign_in(router: ModuleRouter, sign_in: SignIn, clock: Clock) -> None:

@@ -55,6 +55,7 @@ class ErrorAnswer(View):
 
     s: Literal["error"]
     errmsg: str
+    code: str = Field(description="stable, dotted; decide on this")
 
 
 class Token(View):

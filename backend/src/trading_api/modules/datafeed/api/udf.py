@@ -33,9 +33,9 @@ from trading_api.runtime.identity import Principal
 QUOTES_MAX = 500
 
 _ERRORS: dict[int | str, dict[str, Any]] = {
-    status: {"model": schemas.UdfErrorView} for status in (400, 401, 403, 404, 414, 422, 503)
+    status: {"model": schemas.UdfErrorView} for status in (400, 401, 403, 404, 414, 422, 429, 503)
 }
-_PUBLIC_ERRORS = {status: _ERRORS[status] for status in (400, 414, 422, 503)}
+_PUBLIC_ERRORS = {status: _ERRORS[status] for status in (400, 414, 422, 429, 503)}
 
 
 def udf_error(problem: Problem) -> Response:

@@ -84,6 +84,7 @@ def test_written_modules_pass_linter_and_formatter(tree: Path) -> None:
     run(tree, "ruff", "format", "--check", *PACKAGES)
 
 
+@pytest.mark.nightly
 def test_written_modules_pass_the_type_checker(tree: Path) -> None:
     run(tree, "mypy", *PACKAGES)
 

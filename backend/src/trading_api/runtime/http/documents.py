@@ -12,6 +12,7 @@ from fastapi.openapi.utils import get_openapi
 from starlette.responses import HTMLResponse
 
 from trading_api import __version__
+from trading_api.runtime.http.problems import PROBLEM_REFERENCE, Problem
 from trading_api.runtime.identity import Identity
 
 ASSETS_PREFIX = "/docs/assets"
@@ -63,10 +64,8 @@ def openapi_of(
     # FastAPI describes its own shape of 422; ours is a problem like every other refusal.
     for unused in ("HTTPValidationError", "ValidationError"):
         components.get("schemas", {}).pop(unused, None)
-    for path in document["paths"].values():
-        for operation in path.values():
-            for response in operation.get("responses", {}).values():
-                _as_problem(response)
+    shapes = {**components.get("schemas", {}), **_problem_schemas()}
+    components["schemas"] = {name: shapes[name] for name in sorted(shapes)}
     return document
 
 
@@ -124,10 +123,10 @@ def _belongs_to(path: str, version: str) -> bool:
     return not path.startswith("/internal/")
 
 
-def _as_problem(response: dict[str, Any]) -> None:
-    content = response.get("content", {}).get("application/json")
-    if content is not None and content.get("schema", {}).get("$ref", "").endswith("/Problem"):
-        response["content"] = {"application/problem+json": content}
+def _problem_schemas() -> dict[str, Any]:
+    template = PROBLEM_REFERENCE.replace("Problem", "{model}")
+    schema = Problem.model_json_schema(ref_template=template, mode="serialization")
+    return {**schema.pop("$defs", {}), "Problem": schema}
 
 
 __all__: Sequence[str] = (

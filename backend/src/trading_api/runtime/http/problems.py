@@ -31,6 +31,9 @@ STATUS_BY_CATEGORY: Mapping[type[TradingError], int] = {
 
 MEDIA_TYPE = "application/problem+json"
 
+PROBLEM_REFERENCE = "#/components/schemas/Problem"
+"""How a document names the shape of errors."""
+
 ECHO_LENGTH_MAX = 4096
 
 QUOTA_PROBLEM = "https://iana.org/assignments/http-problem-types#quota-exceeded"

@@ -19,7 +19,12 @@ from trading_api.kernel.errors import TradingError, UnauthenticatedError
 from trading_api.runtime.http.access import Access, authorize
 from trading_api.runtime.http.body import LIMIT_BYTES, StrictRequest, UnsupportedMediaTypeError
 from trading_api.runtime.http.express import ExpressRoute, FindAnswer
-from trading_api.runtime.http.problems import ErrorShape, Problem, status_of
+from trading_api.runtime.http.problems import (
+    MEDIA_TYPE,
+    PROBLEM_REFERENCE,
+    ErrorShape,
+    status_of,
+)
 from trading_api.runtime.http.quotas import charge
 from trading_api.runtime.identity import Principal
 from trading_api.runtime.rates import RateClass
@@ -314,7 +319,8 @@ def _responses(declaration: Declaration) -> dict[int | str, dict[str, Any]]:
         codes.setdefault(status_of(error), []).append(error.code)
     return {
         status: {
-            "model": Problem,
+            # By name: as a model, FastAPI would make a validator for each status of each route.
+            "content": {MEDIA_TYPE: {"schema": {"$ref": PROBLEM_REFERENCE}}},
             "description": ", ".join(f"`{code}`" for code in named) or _DESCRIPTIONS[status],
         }
         for status, named in sorted(codes.items())

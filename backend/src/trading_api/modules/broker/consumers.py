@@ -2,8 +2,9 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Collection, Sequence
-from datetime import timedelta
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from datetime import datetime, timedelta
+from typing import Protocol
 
 from trading_api.contracts.auth import UserRegistered
 from trading_api.contracts.envelope import Envelope
@@ -12,10 +13,6 @@ from trading_api.modules.broker.domain.instrument import Quote
 from trading_api.modules.broker.ports import QuoteSource
 from trading_api.modules.broker.schemas import ConnectionView, StateView, encode
 from trading_api.modules.broker.service import AccountService, MatchingService, ReportService
-from trading_api.modules.broker.service.financing import FinancingService
-from trading_api.modules.broker.service.margin_calls import MarginService
-from trading_api.modules.broker.service.performance import PerformanceService
-from trading_api.modules.broker.service.retention import RetentionService
 from trading_api.runtime.database import Lease
 from trading_api.runtime.module import Consumer
 
@@ -31,7 +28,7 @@ SILENCE_SECONDS = 0.75
 EXPIRY_SECONDS = 0.5
 """An order ends at most this long after its time; GTD promises one second."""
 
-EQUITY_SECONDS = 0.5
+FEED_SECONDS = 0.5
 """As often as the market moves."""
 
 RETENTION_SECONDS = 3600.0
@@ -113,87 +110,54 @@ class MatchingLoop:
             self._is_woken.set()
 
 
-class MarginLoop:
-    """Watches the margin of every account, in one instance."""
-
-    def __init__(self, margin: MarginService, *, clock: Clock) -> None:
-        self._margin = margin
-        self._clock = clock
-
-    async def run(self, lease: Lease | None) -> None:
-        """Watch until cancelled."""
-        assert lease is not None, "margin is watched under its lease"
-        while True:
-            await self._margin.watch(lease=lease, now=self._clock.now())
-            await asyncio.sleep(MARGIN_SECONDS)
-
-
-class FinancingLoop:
-    """Charges financing after each 00:00 UTC, in one instance."""
-
-    def __init__(self, financing: FinancingService, *, clock: Clock) -> None:
-        self._financing = financing
-        self._clock = clock
-
-    async def run(self, lease: Lease | None) -> None:
-        """Charge until cancelled."""
-        assert lease is not None, "financing is charged under its lease"
-        while True:
-            await self._financing.charge(lease=lease, now=self._clock.now())
-            await asyncio.sleep(FINANCING_SECONDS)
-
-
-class SampleLoop:
-    """Samples the equity of every account that moves, in one instance."""
-
-    def __init__(self, performance: PerformanceService, *, clock: Clock) -> None:
-        self._performance = performance
-        self._clock = clock
-
-    async def run(self, lease: Lease | None) -> None:
-        """Sample until cancelled."""
-        assert lease is not None, "equity is sampled under its lease"
-        while True:
-            await self._performance.sample(lease=lease, now=self._clock.now())
-            await asyncio.sleep(SAMPLE_SECONDS)
-
-
-class RetentionLoop:
-    """Deletes events and samples that are kept no longer, once an hour, in one instance."""
-
-    def __init__(
-        self, retention: RetentionService, performance: PerformanceService, *, clock: Clock
-    ) -> None:
-        self._retention = retention
-        self._performance = performance
-        self._clock = clock
-
-    async def run(self, lease: Lease | None) -> None:
-        """Delete until cancelled."""
-        assert lease is not None, "retention runs under its lease"
-        while True:
-            await self._retention.delete_old_events(lease=lease, now=self._clock.now())
-            await self._performance.thin_out(lease=lease, now=self._clock.now())
-            await asyncio.sleep(RETENTION_SECONDS)
-
-
-class ConnectionFeed:
-    """Shows whether the venue can trade, per account that somebody listens to in this process.
+class LeasedLoop:
+    """Does something again and again, in the one instance that holds the lease.
 
     Args:
+        work: what a turn does, in this order; each checks the lease in its own transactions.
+        seconds: between two turns.
+    """
+
+    def __init__(self, *work: "LeasedWork", clock: Clock, seconds: float) -> None:
+        self._work = work
+        self._clock = clock
+        self._seconds = seconds
+
+    async def run(self, lease: Lease | None) -> None:
+        """Take turns until cancelled."""
+        assert lease is not None, "this runs under its lease"
+        while True:
+            for work in self._work:
+                await work(lease=lease, now=self._clock.now())
+            await asyncio.sleep(self._seconds)
+
+
+class LeasedWork(Protocol):
+    """A use case of background work."""
+
+    async def __call__(self, *, lease: Lease, now: datetime) -> int:
+        """Do what is due; return how much it was."""
+
+
+class AccountFeed:
+    """Shows something of those accounts that somebody listens to in this process.
+
+    Args:
+        read: returns what to show of an account, finished.
+        prefix: of its feeds' names; the account's id follows.
         listened: returns the feeds that somebody listens to.
         publish: sends a feed's payload to them.
     """
 
     def __init__(
         self,
-        reports: ReportService,
+        read: Callable[[str], Awaitable[bytes]],
         *,
         prefix: str,
         listened: Callable[[], Collection[str]],
         publish: Callable[[str, bytes], None],
     ) -> None:
-        self._reports = reports
+        self._read = read
         self._prefix = prefix
         self._listened = listened
         self._publish = publish
@@ -203,62 +167,35 @@ class ConnectionFeed:
         """Publish every change until cancelled."""
         while True:
             await self.publish_changes()
-            await asyncio.sleep(EQUITY_SECONDS)
+            await asyncio.sleep(FEED_SECONDS)
 
     async def publish_changes(self) -> None:
-        """Publish the status of each account that somebody listens to, where it has changed."""
+        """Publish each account that somebody listens to, where what it shows has changed."""
         feeds = [feed for feed in self._listened() if feed.startswith(self._prefix)]
         for gone in self._shown.keys() - set(feeds):
             del self._shown[gone]
         for feed in feeds:
-            connection = await self._reports.get_connection(
-                account_id=feed.removeprefix(self._prefix)
-            )
-            payload = encode(ConnectionView.of(connection))
+            payload = await self._read(feed.removeprefix(self._prefix))
             if self._shown.get(feed) != payload:
                 self._shown[feed] = payload
                 self._publish(feed, payload)
 
 
-class EquityFeed:
-    """Shows the worth of those accounts that somebody listens to in this process.
+def read_equity(reports: ReportService, quotes: QuoteSource) -> Callable[[str], Awaitable[bytes]]:
+    """Return what reads the worth of an account, and has the quotes of its positions renewed."""
 
-    Args:
-        listened: returns the feeds that somebody listens to.
-        publish: sends a feed's payload to them.
-    """
+    async def read(account_id: str) -> bytes:
+        report = await reports.compute_state(account_id=account_id)
+        await quotes.refresh([each.symbol for each in report.positions])
+        return encode(StateView.of(report))
 
-    def __init__(
-        self,
-        reports: ReportService,
-        quotes: QuoteSource,
-        *,
-        prefix: str,
-        listened: Callable[[], Collection[str]],
-        publish: Callable[[str, bytes], None],
-    ) -> None:
-        self._reports = reports
-        self._quotes = quotes
-        self._prefix = prefix
-        self._listened = listened
-        self._publish = publish
-        self._shown: dict[str, bytes] = {}
+    return read
 
-    async def run(self, _lease: Lease | None) -> None:
-        """Publish every change until cancelled."""
-        while True:
-            await self.publish_changes()
-            await asyncio.sleep(EQUITY_SECONDS)
 
-    async def publish_changes(self) -> None:
-        """Publish the worth of each account that somebody listens to, where it has changed."""
-        feeds = [feed for feed in self._listened() if feed.startswith(self._prefix)]
-        for gone in self._shown.keys() - set(feeds):
-            del self._shown[gone]
-        for feed in feeds:
-            report = await self._reports.compute_state(account_id=feed.removeprefix(self._prefix))
-            await self._quotes.refresh([each.symbol for each in report.positions])
-            payload = encode(StateView.of(report))
-            if self._shown.get(feed) != payload:
-                self._shown[feed] = payload
-                self._publish(feed, payload)
+def read_connection(reports: ReportService) -> Callable[[str], Awaitable[bytes]]:
+    """Return what reads whether the venue can trade for an account."""
+
+    async def read(account_id: str) -> bytes:
+        return encode(ConnectionView.of(await reports.get_connection(account_id=account_id)))
+
+    return read

@@ -33,14 +33,16 @@ from trading_api.modules.broker.api import v1 as api_v1
 from trading_api.modules.broker.api.internal import build_internal_router
 from trading_api.modules.broker.api.tv import build_tv_router
 from trading_api.modules.broker.consumers import (
-    ConnectionFeed,
-    EquityFeed,
-    FinancingLoop,
-    MarginLoop,
+    FINANCING_SECONDS,
+    MARGIN_SECONDS,
+    RETENTION_SECONDS,
+    SAMPLE_SECONDS,
+    AccountFeed,
+    LeasedLoop,
     MatchingLoop,
-    RetentionLoop,
-    SampleLoop,
     build_consumers,
+    read_connection,
+    read_equity,
 )
 from trading_api.modules.broker.domain.instrument import Policy
 from trading_api.modules.broker.domain.limits import RiskLimits
@@ -214,15 +216,14 @@ class BrokerModule(Module):
             crash_point=crash_points(context.environ, context.settings),
         )
         matching = MatchingLoop(self._matching, self._quotes, clock=clock)
-        equity = EquityFeed(
-            self._reports,
-            self._quotes,
+        equity = AccountFeed(
+            read_equity(self._reports, self._quotes),
             prefix=ws_v1.EQUITY_FEED,
             listened=context.hub.listened,
             publish=context.hub.publish_here,
         )
-        connection = ConnectionFeed(
-            self._reports,
+        connection = AccountFeed(
+            read_connection(self._reports),
             prefix=ws_v1.CONNECTION_FEED,
             listened=context.hub.listened,
             publish=context.hub.publish_here,
@@ -235,31 +236,32 @@ class BrokerModule(Module):
             quotes=self._quotes,
             leases=leases,
         )
-        retention = RetentionLoop(
-            RetentionService(
-                database=database,
-                books=books,
-                leases=leases,
-                keep_events=timedelta(days=settings.events_days),
+        retention = RetentionService(
+            database=database,
+            books=books,
+            leases=leases,
+            keep_events=timedelta(days=settings.events_days),
+        )
+        margin = MarginService(database=database, books=books, quotes=self._quotes, leases=leases)
+        financing = FinancingService(
+            database=database,
+            books=books,
+            quotes=self._quotes,
+            instruments=instruments,
+            leases=leases,
+            policy=policy,
+        )
+        turns = {
+            "retention": LeasedLoop(
+                retention.delete_old_events,
+                performance.thin_out,
+                clock=clock,
+                seconds=RETENTION_SECONDS,
             ),
-            performance,
-            clock=clock,
-        )
-        margin = MarginLoop(
-            MarginService(database=database, books=books, quotes=self._quotes, leases=leases),
-            clock=clock,
-        )
-        financing = FinancingLoop(
-            FinancingService(
-                database=database,
-                books=books,
-                quotes=self._quotes,
-                instruments=instruments,
-                leases=leases,
-                policy=policy,
-            ),
-            clock=clock,
-        )
+            "samples": LeasedLoop(performance.sample, clock=clock, seconds=SAMPLE_SECONDS),
+            "margin": LeasedLoop(margin.watch, clock=clock, seconds=MARGIN_SECONDS),
+            "financing": LeasedLoop(financing.charge, clock=clock, seconds=FINANCING_SECONDS),
+        }
         cursors = Cursors(
             load_secret_key(context.settings.secrets_directory, context.environ),
             purpose="broker.lists",
@@ -314,12 +316,7 @@ class BrokerModule(Module):
                 BackgroundTask("matching", matching.run, lease=MATCHING_LEASE),
                 BackgroundTask("equity", equity.run),
                 BackgroundTask("connection", connection.run),
-                BackgroundTask("retention", retention.run, lease="retention"),
-                BackgroundTask(
-                    "samples", SampleLoop(performance, clock=clock).run, lease="samples"
-                ),
-                BackgroundTask("margin", margin.run, lease="margin"),
-                BackgroundTask("financing", financing.run, lease="financing"),
+                *(BackgroundTask(name, loop.run, lease=name) for name, loop in turns.items()),
             ],
             commands=[
                 Command(

@@ -12,7 +12,12 @@ import pytest
 from trading_api.contracts.auth import UserRegistered
 from trading_api.contracts.envelope import Envelope
 from trading_api.modules.broker import tables
-from trading_api.modules.broker.consumers import EquityFeed, MatchingLoop, build_consumers
+from trading_api.modules.broker.consumers import (
+    AccountFeed,
+    MatchingLoop,
+    build_consumers,
+    read_equity,
+)
 from trading_api.modules.broker.domain.order import OrderStatus, TimeInForce
 from trading_api.modules.broker.errors import AccountNotFoundError
 from trading_api.modules.broker.tests.builders import AAPL, SELL, a_ticket
@@ -114,9 +119,8 @@ async def test_equity_is_published_when_it_changes_and_somebody_listens(venue: V
     account_id = (await venue.state()).account.account_id
     listened: list[str] = []
     published: list[tuple[str, Any]] = []
-    feed = EquityFeed(
-        venue.reports,
-        venue.market,
+    feed = AccountFeed(
+        read_equity(venue.reports, venue.market),
         prefix=EQUITY_FEED,
         listened=lambda: listened,
         publish=lambda name, payload: published.append((name, json.loads(payload))),

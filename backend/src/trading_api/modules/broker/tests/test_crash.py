@@ -249,6 +249,8 @@ async def test_two_instances_serve_one_account_as_one(
         assert len({each.order_id for each in outcomes}) == 12
         clock.advance(0.5)
         quote = market.quote("199.00", "199.10")
+        # Whoever loses the race for a lease's first row gets none; here both are to match at once.
+        await here.lease()
         await asyncio.gather(here.meet(quote), there.meet(quote))
         assert await there.state() == await here.state()
         await there.verify()

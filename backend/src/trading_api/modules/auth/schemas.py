@@ -128,15 +128,17 @@ class EmailRequest(RequestModel):
     email: EmailText
 
 
-class MailTokenRequest(RequestModel):
-    """The token of a mail."""
+class EmailVerifyRequest(RequestModel):
+    """The token of a mail, and the password of the registration that caused it."""
 
     token: TicketText
+    password: PasswordText
 
 
-class PasswordResetRequest(MailTokenRequest):
+class PasswordResetRequest(RequestModel):
     """A new password with the token of a mail."""
 
+    token: TicketText
     password: PasswordText
 
 

@@ -10,7 +10,7 @@ from trading_api.modules.auth.api.parts import PRIVATE, PROOF_ERRORS, Parts
 from trading_api.modules.auth.schemas import (
     DoneView,
     EmailRequest,
-    MailTokenRequest,
+    EmailVerifyRequest,
     PasswordChangeRequest,
     PasswordResetRequest,
     TokenView,
@@ -102,16 +102,25 @@ def add_passwords(router: ModuleRouter, parts: Parts) -> None:
         "/email/verify",
         access=Access.public(),
         rate="login",
-        summary="Confirm my address with the token of the mail",
+        summary="Confirm my address with the token of the mail and my password",
+        description="The password is that of the registration. Who doesn't know it, since somebody "
+        "else registered, resets it (`/password/forgot`); that confirms the address too.",
         response_model=DoneView,
-        errors=[CrossSiteRequestError, errors.MailTokenInvalidError],
+        errors=[
+            CrossSiteRequestError,
+            errors.MailTokenInvalidError,
+            errors.CredentialsInvalidError,
+            errors.LoginThrottledError,
+            errors.PasswordPoolBusyError,
+        ],
         dependencies=PRIVATE,
     )
-    async def verify_email(request: Request, body: MailTokenRequest) -> DoneView:
+    async def verify_email(request: Request, body: EmailVerifyRequest) -> DoneView:
         identity.ensure_own_site(request.scope)
         await services.registration.confirm_email(
             token=body.token.get_secret_value(),
-            caller=caller_of(request, None),
+            password=body.password.get_secret_value(),
+            device=cookies.device_of(request),
             now=clock.now(),
         )
         return DoneView(message="the address is confirmed; log in")

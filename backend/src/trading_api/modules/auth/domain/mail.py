@@ -79,9 +79,11 @@ _TEXTS: dict[MailKind, tuple[str, str]] = {
         "Confirm your e-mail address",
         (
             "Somebody, probably you, registered with this address. "
-            "Confirm it within 30 minutes:\n\n"
+            "Confirm it within 30 minutes with the password you chose:\n\n"
             "{site}#verify-email={token}\n\n"
-            "Or send this code to POST /api/v1/auth/email/verify: {token}\n\n"
+            "Or send this code with it to POST /api/v1/auth/email/verify: {token}\n\n"
+            "If that password isn't accepted, somebody else registered with your address after "
+            "you; reset the password then.\n\n"
             "If you didn't register, ignore this mail; nothing happens then.\n"
         ),
     ),

@@ -39,7 +39,7 @@ class AuthServices:
     ) -> None:
         credentials = Credentials(desk)
         self.policy = desk.policy
-        self.registration = RegistrationService(desk)
+        self.registration = RegistrationService(desk, credentials)
         self.sign_in = SignInService(desk, credentials)
         self.second_factor = SecondFactorService(desk, credentials, issuer=desk.policy.name)
         self.passwords = PasswordService(desk, credentials)

@@ -21,6 +21,8 @@ from trading_api.modules.auth.ports import Verification
 from trading_api.modules.auth.service.desk import Desk, found
 from trading_api.runtime.database import Transaction
 
+LINK_REFUSED = "this link is not accepted: used, expired or replaced; ask for another"
+
 FRESH = timedelta(minutes=10)
 """Who has no password proves who is asking by a session that began at most so long ago."""
 

@@ -15,11 +15,9 @@ from trading_api.modules.auth.domain.audit import HOST, Caller
 from trading_api.modules.auth.domain.mail import MailKind
 from trading_api.modules.auth.domain.tickets import Purpose, is_ticket
 from trading_api.modules.auth.errors import MailTokenInvalidError, PasswordWrongError
-from trading_api.modules.auth.service.credentials import Credentials
+from trading_api.modules.auth.service.credentials import LINK_REFUSED, Credentials
 from trading_api.modules.auth.service.desk import Desk, SignIn, found
 from trading_api.runtime.database import Transaction
-
-_LINK = "this link is not accepted: used, expired or replaced; ask for another"
 
 
 class PasswordService:
@@ -82,7 +80,7 @@ class PasswordService:
             PasswordPoolBusyError: too many sign-ins wait.
         """
         if not is_ticket(token):
-            raise MailTokenInvalidError(_LINK)
+            raise MailTokenInvalidError(LINK_REFUSED)
         digest, repository = hash_token(token), self._desk.repository
         async with self._desk.database.snapshot() as transaction:
             ticket = await repository.tickets.find_ticket(
@@ -94,14 +92,14 @@ class PasswordService:
                 else await repository.users.find_user(transaction, ticket.user_id)
             )
         if seen is None:
-            raise MailTokenInvalidError(_LINK)
+            raise MailTokenInvalidError(LINK_REFUSED)
         password_hash, is_short = await self._hash(seen, new)
         async with self._desk.database.transaction() as transaction:
             used = await repository.tickets.use_ticket(
                 transaction, digest, purpose=Purpose.PASSWORD_RESET, now=now
             )
             if used is None:
-                raise MailTokenInvalidError(_LINK)
+                raise MailTokenInvalidError(LINK_REFUSED)
             user = found(await repository.users.lock_user(transaction, seen.id))
             # Who reads the address's mails has confirmed it by that.
             await repository.users.update_user(

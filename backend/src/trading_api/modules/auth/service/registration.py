@@ -4,22 +4,26 @@ from dataclasses import replace
 from datetime import datetime
 
 from trading_api.kernel.clock import to_us
-from trading_api.modules.auth.domain import EmailAddress, Role, User, hash_token
+from trading_api.modules.auth.domain import Device, EmailAddress, Role, User, hash_token
 from trading_api.modules.auth.domain.audit import Caller
 from trading_api.modules.auth.domain.mail import MailKind
 from trading_api.modules.auth.domain.tickets import Purpose, is_ticket
-from trading_api.modules.auth.errors import EmailTakenError, MailTokenInvalidError
+from trading_api.modules.auth.errors import (
+    CredentialsInvalidError,
+    EmailTakenError,
+    MailTokenInvalidError,
+)
+from trading_api.modules.auth.service.credentials import LINK_REFUSED, Credentials
 from trading_api.modules.auth.service.desk import Desk, found
 from trading_api.runtime.database import Transaction
-
-_LINK = "this link is not accepted: used, expired or replaced; ask for another"
 
 
 class RegistrationService:
     """Makes users and confirms their addresses."""
 
-    def __init__(self, desk: Desk) -> None:
+    def __init__(self, desk: Desk, credentials: Credentials) -> None:
         self._desk = desk
+        self._credentials = credentials
 
     async def register(
         self,
@@ -53,7 +57,7 @@ class RegistrationService:
 
         Whether a user has that address shows neither in the answer nor in the work: the mail tells
         the owner. As long as nobody confirmed it, a newer registration replaces an older one, and
-        only the newest one's mail is good; so nobody can prepare an account for somebody else.
+        only the newest one's mail is good.
 
         Raises:
             PasswordRefusedError: the password breaks a rule.
@@ -87,33 +91,74 @@ class RegistrationService:
         async with self._desk.database.transaction() as transaction:
             await self._desk.mail(transaction, MailKind.EMAIL_VERIFY, email, now=now)
 
-    async def confirm_email(self, *, token: str, caller: Caller, now: datetime) -> User:
+    async def confirm_email(
+        self, *, token: str, password: str, device: Device, now: datetime
+    ) -> User:
         """Confirm an address with the token of the mail; the user may sign in from then on.
+
+        The mail alone is not enough: a stranger's registration may have caused it, and confirming
+        that would let the stranger's password in. Who doesn't know the password sets a new one,
+        which confirms the address as well.
 
         Raises:
             MailTokenInvalidError: unknown, used, expired, or for an address left since.
+            CredentialsInvalidError: not the password of the registration; the token stays good.
+            LoginThrottledError: too many failures before; the password wasn't looked at.
+            PasswordPoolBusyError: too many sign-ins wait.
         """
         if not is_ticket(token):
-            raise MailTokenInvalidError(_LINK)
-        users, tickets = self._desk.repository.users, self._desk.repository.tickets
+            raise MailTokenInvalidError(LINK_REFUSED)
+        digest, repository = hash_token(token), self._desk.repository
         async with self._desk.database.transaction() as transaction:
-            ticket = await tickets.use_ticket(
-                transaction, hash_token(token), purpose=Purpose.EMAIL_VERIFY, now=now
+            ticket = await repository.tickets.find_ticket(
+                transaction, digest, purpose=Purpose.EMAIL_VERIFY, now=now
             )
-            user = None
+            seen = None
             if ticket is not None and ticket.user_id is not None:
-                user = await users.lock_user(transaction, ticket.user_id)
-            if user is None or ticket is None or user.email.folded != ticket.data:
-                raise MailTokenInvalidError(_LINK)
-            await users.update_user(transaction, user.id, email_verified_at_us=to_us(now))
-            await tickets.void_tickets(transaction, user.id, Purpose.EMAIL_VERIFY)
+                seen = await repository.users.find_user(transaction, ticket.user_id)
+            if seen is None or ticket is None or seen.email.folded != ticket.data:
+                raise MailTokenInvalidError(LINK_REFUSED)
+            tolls = await self._credentials.charge(
+                transaction, seen, seen.email.folded, device, now
+            )
+        verification = await self._credentials.verify(password, seen)
+        caller = Caller(device.address, seen.id)
+        if not verification.is_correct:
+            async with self._desk.database.transaction() as transaction:
+                await self._desk.audit(
+                    transaction,
+                    "email_verify",
+                    outcome="refused",
+                    caller=caller,
+                    now=now,
+                    about=f"user:{seen.id}",
+                )
+            raise CredentialsInvalidError(
+                "that isn't the password of this registration; reset it where you don't know it"
+            )
+        async with self._desk.database.transaction() as transaction:
+            user = found(await repository.users.lock_user(transaction, seen.id))
+            used = await repository.tickets.use_ticket(
+                transaction, digest, purpose=Purpose.EMAIL_VERIFY, now=now
+            )
+            if (
+                used is None
+                or user.email.folded != used.data
+                or user.password_hash != seen.password_hash
+            ):
+                raise MailTokenInvalidError(LINK_REFUSED)
+            await self._credentials.give_back(transaction, tolls)
+            await repository.users.update_user(
+                transaction, user.id, email_verified_at_us=to_us(now)
+            )
+            await repository.tickets.void_tickets(transaction, user.id, Purpose.EMAIL_VERIFY)
             confirmed = await self._desk.activate(
                 transaction, replace(user, email_verified_at=now), now=now
             )
             await self._desk.audit(
                 transaction,
                 "email_verify",
-                caller=replace(caller, user_id=user.id),
+                caller=caller,
                 now=now,
                 about=f"user:{user.id}",
                 before=user,

@@ -120,12 +120,16 @@ async def test_register_when_confirmed_by_mail_then_answers_do_not_differ(
         waiting = await client.post(f"{BASE}/login", json=ANN)
         assert (waiting.status_code, waiting.json()["code"]) == (403, "auth.email.unverified")
         token = token_of(await newest_mail(confirming, settings, clock))
-        assert (await client.post(f"{BASE}/email/verify", json={"token": token})).status_code == 200
+        body = {"token": token, "password": NEW}
+        wrong = await client.post(f"{BASE}/email/verify", json=body)
+        assert (wrong.status_code, wrong.json()["code"]) == (401, "auth.credentials.invalid")
+        body["password"] = PASSWORD
+        assert (await client.post(f"{BASE}/email/verify", json=body)).status_code == 200
         again = await client.post(f"{BASE}/register", json=ANN)
         assert (again.status_code, again.content) == (first.status_code, first.content)
         assert (await client.post(f"{BASE}/login", json=ANN)).status_code == 200
         client.cookies.clear()
-        used = await client.post(f"{BASE}/email/verify", json={"token": token})
+        used = await client.post(f"{BASE}/email/verify", json=body)
         assert (used.status_code, used.json()["code"]) == (422, "auth.mail_token.invalid")
 
 

@@ -23,6 +23,7 @@ from trading_api.modules.auth.domain.tickets import LIFETIMES, Purpose
 from trading_api.modules.auth.errors import (
     CredentialsInvalidError,
     EmailUnverifiedError,
+    LoginThrottledError,
     MailTokenInvalidError,
     PasswordRefusedError,
     PasswordWrongError,
@@ -36,6 +37,7 @@ from trading_api.modules.auth.tests.builders import (
     PASSWORD,
     Announcements,
     Mails,
+    PlainHasher,
     a_device,
     an_email,
 )
@@ -65,8 +67,12 @@ async def log_in(service: AuthServices, clock: FixedClock, password: str = PASSW
     return found
 
 
-async def confirm(service: AuthServices, clock: FixedClock, token: str) -> None:
-    await service.registration.confirm_email(token=token, caller=Caller(""), now=clock.now())
+async def confirm(
+    service: AuthServices, clock: FixedClock, token: str, password: str = PASSWORD
+) -> None:
+    await service.registration.confirm_email(
+        token=token, password=password, device=a_device(), now=clock.now()
+    )
 
 
 async def deliver(service: AuthServices, clock: FixedClock) -> int:
@@ -138,6 +144,62 @@ async def test_register_when_prepared_by_somebody_else_then_their_password_never
     await log_in(service, clock)
     with pytest.raises(CredentialsInvalidError):
         await log_in(service, clock, "chosen by a stranger")
+
+
+async def test_confirm_when_a_stranger_registered_later_then_their_password_stays_useless(
+    service: AuthServices, clock: FixedClock, mails: Mails, database: Database
+) -> None:
+    """Whoever reads the mail doesn't know the stranger's password; who knows it has no mail."""
+    await apply(service, clock)
+    await deliver(service, clock)
+    await apply(service, clock, "chosen by a stranger")
+    await deliver(service, clock)
+    newest = mails.token()
+    before = await rows_of(database, users)
+    with pytest.raises(CredentialsInvalidError):
+        await confirm(service, clock, newest)
+    assert await rows_of(database, users) == before
+    assert await rows_of(database, outbox_table) == []
+    with pytest.raises(EmailUnverifiedError):
+        await log_in(service, clock, "chosen by a stranger")
+    await forget(service, clock)
+    await deliver(service, clock)
+    await reset(service, clock, mails.token())
+    await log_in(service, clock, NEW)
+    with pytest.raises(CredentialsInvalidError):
+        await log_in(service, clock, "chosen by a stranger")
+
+
+async def test_confirm_when_password_is_wrong_then_charged_and_the_mail_stays_good(
+    service: AuthServices, clock: FixedClock, mails: Mails, database: Database
+) -> None:
+    await apply(service, clock)
+    await deliver(service, clock)
+    for _ in range(5):
+        with pytest.raises(CredentialsInvalidError):
+            await confirm(service, clock, mails.token(), "something else")
+    with pytest.raises(LoginThrottledError):
+        await confirm(service, clock, mails.token())
+    refused = [row for row in await rows_of(database, audit_entries) if row.outcome == "refused"]
+    assert {row.action for row in refused} == {"email_verify"} and len(refused) == 5
+    clock.advance(60)
+    await confirm(service, clock, mails.token())
+    await log_in(service, clock)
+
+
+async def test_confirm_when_registered_anew_meanwhile_then_refused(
+    service: AuthServices, clock: FixedClock, mails: Mails, hasher: PlainHasher
+) -> None:
+    await apply(service, clock)
+    await deliver(service, clock)
+
+    async def register_anew() -> None:
+        hasher.meanwhile = None
+        await apply(service, clock, "chosen by a stranger")
+
+    hasher.meanwhile = register_anew
+    with pytest.raises(MailTokenInvalidError):
+        await confirm(service, clock, mails.token())
 
 
 async def test_ask_when_nobody_has_the_address_then_same_work_and_no_mail(

@@ -1,6 +1,7 @@
 """What is held over 00:00 UTC costs financing, once per day, charged by the holder of a lease."""
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, date, datetime
 from functools import partial
@@ -8,6 +9,7 @@ from functools import partial
 import structlog
 
 from trading_api.ledger.domain import EntryType
+from trading_api.modules.broker.domain.execution import Execution
 from trading_api.modules.broker.domain.instrument import COST_SCALE, Policy, Terms
 from trading_api.modules.broker.domain.position import Position
 from trading_api.modules.broker.domain.schedules import days_to_finance, midnight_of
@@ -88,12 +90,13 @@ class FinancingService:
             executions = await self._books.repository.list_executions_since(
                 transaction, account_id, since=midnight_of(days[0])
             )
+            held = await self._list_held_since(desk, executions)
             for day in days:
                 traded: Counter[str] = Counter()
                 for each in executions:
                     if each.executed_at >= midnight_of(day):
                         traded[each.position_id] += each.side.sign * each.quantity
-                for position in sorted(desk.positions.values(), key=lambda each: each.position_id):
+                for position in held:
                     quantity = position.signed_quantity - traded[position.position_id]
                     kind = kinds.get(position.symbol, "")
                     await self._charge_night(desk, position, quantity, kind, day)
@@ -102,6 +105,18 @@ class FinancingService:
             return True
 
         return await self._database.group(command)
+
+    async def _list_held_since(self, desk: Desk, executions: Sequence[Execution]) -> list[Position]:
+        """Return all positions that may have been held before those executions, by id."""
+        found = dict(desk.positions)
+        # Desks leave out closed entries of hedging accounts; such a one may have been held then.
+        for position_id in {each.position_id for each in executions} - found.keys():
+            closed = await self._books.repository.find_position(
+                desk.transaction, desk.account.account_id, position_id
+            )
+            assert closed is not None, "positions stay when they are closed"
+            found[position_id] = closed
+        return [found[position_id] for position_id in sorted(found)]
 
     def _terms_of(self, position: Position) -> Terms:
         return position.at(newest(self._quotes.find, [position])).terms

@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 
 import pytest
 
+from trading_api.modules.broker.domain.account import PositionMode
 from trading_api.modules.broker.domain.event import Notice, NoticeCode
 from trading_api.modules.broker.domain.order import CloseReason, OrderStatus
 from trading_api.modules.broker.domain.schedules import FinancingRate, days_to_finance
@@ -158,6 +159,44 @@ async def test_missed_nights_and_closed_positions_are_charged_too(
     # Two nights short: 10 · 200.00 · 7.3 % / 365 = 0.40 each.
     assert (await financed.state()).valuation.financing_minor == 80
     clock.advance(24 * 3600)
+    assert await charge(financed) == 0
+    await financed.verify()
+
+
+async def test_entries_of_a_hedging_account_are_charged_each_and_in_the_total(
+    financed: Venue, market: FakeMarket, clock: FixedClock
+) -> None:
+    account, _ = await financed.accounts.open_account(
+        user_id=USER,
+        name="both ways",
+        position_mode=PositionMode.HEDGING,
+        idempotency_key=None,
+        now=financed.now,
+    )
+    mine = account.account_id
+    await financed.place(a_ticket(10), account_id=mine)
+    await financed.place(a_ticket(10, side=SELL), account_id=mine)
+    report = await financed.reports.get_state(user_id=USER, account_id=mine, now=financed.now)
+    long = next(each for each in report.positions if each.signed_quantity > 0)
+    clock.advance(24 * 3600)
+    market.quote("199.90", "200.00")
+    await financed.positions.close_position(
+        user_id=USER,
+        account_id=mine,
+        position_id=long.position_id,
+        quantity=None,
+        idempotency_key=None,
+        now=financed.now,
+    )
+    before = (
+        await financed.reports.get_state(user_id=USER, account_id=mine, now=financed.now)
+    ).valuation.cash_minor
+    assert await charge(financed) == 1
+    after = (
+        await financed.reports.get_state(user_id=USER, account_id=mine, now=financed.now)
+    ).valuation
+    # The long was closed after midnight: 10 · 199.90 · 3.65 % / 365 = 0.1999; the short 0.40.
+    assert before - after.cash_minor == after.financing_minor == 20 + 40
     assert await charge(financed) == 0
     await financed.verify()
 

@@ -36,7 +36,9 @@ class WalletSettings(OwnedSettings):
     transfer_minimum: str = Field("", description="least of one transfer" + _BY_CURRENCY)
     transfer_maximum: str = Field("", description="most of one transfer" + _BY_CURRENCY)
     transfer_daily: str = Field(
-        "", description="how far a UTC day's transfers may shift the wallet" + _BY_CURRENCY
+        "",
+        description="most of a UTC day's transfers, both ways added up, open ones included"
+        + _BY_CURRENCY,
     )
     exchange_minimum: str = Field("", description="least to sell in one exchange" + _BY_CURRENCY)
     exchange_maximum: str = Field("", description="most to sell in one exchange" + _BY_CURRENCY)

@@ -158,6 +158,7 @@ transfers = Table(
         "(state IN ('releasing', 'failed', 'expired')) = (failure_code IS NOT NULL)", "failure"
     ),
     Index("ix_transfers_user_id_transfer_id", "user_id", "transfer_id"),
+    Index("ix_transfers_wallet_id_created_at_us", "wallet_id", "created_at_us"),
     Index(
         "ix_transfers_open",
         "transfer_id",

@@ -84,19 +84,36 @@ class Idempotency:
             if getattr(error.orig, "sqlstate", None) == _LOCK_NOT_AVAILABLE:
                 raise _in_progress() from error
             raise
-        row = await transaction.first(
-            sa.select(self._table.c.body, self._table.c.result).where(
-                self._table.c.user_id == user_id,
-                self._table.c.operation == operation,
-                self._table.c.key == key,
-            )
-        )
+        row = await self._read(transaction, user_id, operation, key)
         if row is None or row.result is None:
             raise _in_progress()
-        if row.body != canonical:
-            raise _reused(json.loads(row.body), json.loads(canonical))
-        result: dict[str, Any] = json.loads(row.result)
-        return result
+        return _result_of(row, canonical)
+
+    async def find(
+        self,
+        transaction: Transaction,
+        *,
+        user_id: str,
+        operation: str,
+        key: str | None,
+        body: Mapping[str, Any],
+    ) -> dict[str, Any] | None:
+        """Look for a first request's result before anybody else is asked; claims nothing.
+
+        A snapshot is enough. Whoever finds none still has to `begin`.
+
+        Returns:
+            The frozen result; None without a key, or where none was frozen yet.
+
+        Raises:
+            IdempotencyKeyReusedError: the key was used with another body; names the fields.
+        """
+        if key is None:
+            return None
+        row = await self._read(transaction, user_id, operation, key)
+        if row is None or row.result is None:
+            return None
+        return _result_of(row, _canonical(body))
 
     async def finish(
         self,
@@ -123,6 +140,17 @@ class Idempotency:
         )
         return result.rowcount
 
+    async def _read(
+        self, transaction: Transaction, user_id: str, operation: str, key: str
+    ) -> sa.Row[Any] | None:
+        return await transaction.first(
+            sa.select(self._table.c.body, self._table.c.result).where(
+                self._table.c.user_id == user_id,
+                self._table.c.operation == operation,
+                self._table.c.key == key,
+            )
+        )
+
     async def _insert(
         self, transaction: Transaction, user_id: str, operation: str, key: str, body: str
     ) -> bool:
@@ -137,6 +165,13 @@ class Idempotency:
             statements.insert_or_skip(self._table, transaction.dialect, *row), row
         )
         return result.rowcount == 1
+
+
+def _result_of(row: sa.Row[Any], canonical: str) -> dict[str, Any]:
+    if row.body != canonical:
+        raise _reused(json.loads(row.body), json.loads(canonical))
+    result: dict[str, Any] = json.loads(row.result)
+    return result
 
 
 def _canonical(body: Mapping[str, Any]) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Collection
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Row, select, update
+from sqlalchemy import Row, func, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from trading_api.kernel.clock import from_us, to_us
@@ -121,6 +121,31 @@ async def list_open(
         statement = statement.where(transfers.c.created_at_us <= to_us(before))
     rows = await transaction.all(statement.order_by(transfers.c.transfer_id).limit(limit))
     return [_transfer_of(row) for row in rows]
+
+
+async def sum_begun(
+    transaction: Transaction, wallet_id: str, currency: Currency, *, since: datetime, but: str
+) -> Money:
+    """Return what transfers moved or may yet move, begun at or after an instant, both ways.
+
+    Args:
+        transaction: The caller's, holding the wallet's lock.
+        wallet_id: Whose.
+        currency: Only this.
+        since: UTC.
+        but: The transfer that doesn't count.
+    """
+    undone = (TransferState.FAILED.value, TransferState.EXPIRED.value)
+    total = await transaction.scalar(
+        select(func.coalesce(func.sum(transfers.c.amount_minor), 0)).where(
+            transfers.c.wallet_id == wallet_id,
+            transfers.c.created_at_us >= to_us(since),
+            transfers.c.currency == currency.code,
+            transfers.c.state.not_in(undone),
+            transfers.c.transfer_id != but,
+        )
+    )
+    return Money(int(total), currency)
 
 
 async def list_clearing(transaction: Transaction) -> list[str]:

@@ -8,7 +8,7 @@ from fractions import Fraction
 from trading_api.kernel.errors import FieldError
 from trading_api.kernel.values import Money
 from trading_api.kernel.values import currency as known_currency
-from trading_api.ledger.domain import Book, EntryType
+from trading_api.ledger.domain import Book
 from trading_api.modules.wallet.domain import Rate, WalletLimits, amount_asked, currency_asked
 from trading_api.modules.wallet.domain.exchange import (
     PPM,
@@ -128,7 +128,7 @@ class ExchangeService:
         Raises:
             SameCurrencyError, CurrencyNotSupportedError: The currencies.
             AmountNotPositiveError, AmountNotExactError, AmountTooSmallError: The amount.
-            AmountBelowMinimumError, AmountAboveMaximumError, DailyLimitError: The limits.
+            AmountBelowMinimumError, AmountAboveMaximumError: The limits.
             PairNotQuotedError: Nobody quotes the pair for this kind of money.
             RateStaleError: The newest price is too old.
             RateMovedError: Less than the minimum would be received.
@@ -149,6 +149,17 @@ class ExchangeService:
             "minimum": None if least is None else str(least),
             "description": description,
         }
+        async with self._till.database.snapshot() as snapshot:
+            # A repeat is answered whatever became of the prices.
+            earlier = await self._idempotency.find(
+                snapshot,
+                user_id=user_id,
+                operation="wallet.exchange",
+                key=idempotency_key,
+                body=body,
+            )
+        if earlier is not None:
+            return _thaw(earlier)
         rates = await self._rates.list_rates()
 
         async def command(transaction: Transaction) -> Exchanged:
@@ -164,11 +175,6 @@ class ExchangeService:
             wallet = await self._till.lock_wallet(transaction, user_id, now)
             wallet.ensure_active()
             conversion = self._convert(rates, asked, bought.code, least, now)
-            if asked.currency.code in self._limits.exchange.daily:
-                used = await self._till.sum_of_day(
-                    transaction, wallet, asked.currency, EntryType.EXCHANGE, now
-                )
-                self._limits.exchange.ensure_daily(asked, used=used)
             accounts = ExchangeAccounts.of(
                 wallet.account(asked.currency), wallet.account(bought), book=wallet.book
             )

@@ -116,10 +116,19 @@ class Till:
         type_: EntryType,
         now: datetime,
     ) -> Money:
-        """Return what entries of a type moved on a wallet this UTC day, as a positive amount."""
+        """Return what a UTC day's entries of a type moved on a wallet, as a positive amount.
+
+        Args:
+            transaction: The caller's, holding the wallet's lock.
+            wallet: Whose.
+            currency: Only this.
+            type_: One whose entries all go the same way, such as deposits.
+            now: UTC.
+        """
         account_id = wallet.account(currency).account_id
-        day = now.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
-        sums = await self.ledger.sum_changes(transaction, [account_id], types=[type_], from_=day)
+        sums = await self.ledger.sum_changes(
+            transaction, [account_id], types=[type_], from_=start_of_day(now)
+        )
         found = sums.get((account_id, type_), Money(0, currency))
         return Money(abs(found.minor), currency)
 
@@ -217,6 +226,11 @@ def zero_balance(currency: Currency) -> Balance:
     """Return nothing of a currency."""
     zero = Money(0, currency)
     return Balance(total=zero, held=zero, available=zero)
+
+
+def start_of_day(now: datetime) -> datetime:
+    """Return when the UTC day of an instant began; limits count by it."""
+    return now.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from trading_api.kernel.clock import Clock
 from trading_api.kernel.errors import FieldError, TradingError, UnavailableError
 from trading_api.kernel.values import Money
 from trading_api.ledger.checks import Violation
-from trading_api.ledger.domain import EntryType, HoldRequest, PostedEntry
+from trading_api.ledger.domain import HoldRequest, PostedEntry
 from trading_api.modules.wallet.domain import (
     Transfer,
     TransferDirection,
@@ -40,7 +40,7 @@ from trading_api.modules.wallet.errors import (
 )
 from trading_api.modules.wallet.ports import AccountSide, TradingAccounts
 from trading_api.modules.wallet.repository import transfers as repository
-from trading_api.modules.wallet.service.till import Till, in_wallet_terms
+from trading_api.modules.wallet.service.till import Till, in_wallet_terms, start_of_day
 from trading_api.runtime.database import Idempotency, Transaction
 
 log = structlog.get_logger("wallet")
@@ -255,21 +255,13 @@ class TransferService:
         self, user_id: str, key: str | None, body: Mapping[str, str | None]
     ) -> Transfer | None:
         """Find the transfer of a repeated request before the other end is asked about it."""
-        if key is None:
-            return None
-
-        async def command(transaction: Transaction) -> Transfer | None:
-            first = await self._idempotency.begin(
-                transaction, user_id=user_id, operation="wallet.transfer", key=key, body=body
+        async with self._database.snapshot() as snapshot:
+            first = await self._idempotency.find(
+                snapshot, user_id=user_id, operation="wallet.transfer", key=key, body=body
             )
             if first is None:
-                raise _NotYetError
-            return await repository.get_transfer(transaction, str(first["transfer_id"]))
-
-        try:
-            return await self._database.run(command)
-        except _NotYetError:
-            return None
+                return None
+            return await repository.get_transfer(snapshot, str(first["transfer_id"]))
 
     async def _ensure_account(
         self, wallet: Wallet, account_id: str, direction: TransferDirection, asked: Money
@@ -368,12 +360,17 @@ class TransferService:
     async def _ensure_daily(
         self, transaction: Transaction, wallet: Wallet, transfer: Transfer, now: datetime
     ) -> None:
+        """Judge a new transfer beside the day's others; it is written, its wallet locked."""
         limits, asked = self._limits.transfer, transfer.amount
         if asked.currency.code not in limits.daily:
             return
         # Both directions count, since both cost the same.
-        used = await self._till.sum_of_day(
-            transaction, wallet, asked.currency, EntryType.TRANSFER, now
+        used = await repository.sum_begun(
+            transaction,
+            wallet.wallet_id,
+            asked.currency,
+            since=start_of_day(now),
+            but=transfer.transfer_id,
         )
         limits.ensure_daily(asked, used=used)
 
@@ -593,10 +590,6 @@ class TransferService:
             ):
                 waiting += page
         return balances, waiting
-
-
-class _NotYetError(Exception):
-    """Rolls the claim of a key back that nobody had used."""
 
 
 def _ends(wallet: Wallet, source: str, destination: str) -> tuple[TransferDirection, str]:

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from trading_api.kernel.errors import UnavailableError
 from trading_api.kernel.values import Money, currency
 from trading_api.modules.wallet import tables
 from trading_api.modules.wallet.adapters.manual_rail import ManualRail
@@ -193,6 +194,26 @@ async def test_exchange_when_refused_then_nothing_moves(client_of, body, status,
     refused = await client.post("/exchange", json=body)
     assert (refused.status_code, refused.json()["code"]) == (status, f"wallet.exchange.{code}")
     assert (await client.get("")).json()["balance_usd"] == "10.00"
+
+
+async def test_exchange_when_repeated_without_prices_then_the_first_answer(client_of, clock):
+    rates = FakeRates(clock)
+    client = client_of(rates=rates)
+    await client.post("/deposit", json={"amount": "10"})
+    sold = {"from": "USD", "to": "EUR", "amount": "1"}
+    first = await client.post("/exchange", json=sold, headers={"Idempotency-Key": "k"})
+    assert first.status_code == 201, first.text
+
+    async def list_rates() -> list[Rate]:
+        raise UnavailableError("away", retry_after_seconds=1)
+
+    rates.list_rates = list_rates  # type: ignore[method-assign]
+    again = await client.post("/exchange", json=sold, headers={"Idempotency-Key": "k"})
+    assert (again.status_code, again.json()) == (201, first.json())
+    other = {**sold, "amount": "2"}
+    reused = await client.post("/exchange", json=other, headers={"Idempotency-Key": "k"})
+    assert reused.json()["code"] == "platform.idempotency.key_reused"
+    assert (await client.post("/exchange", json=sold)).status_code == 503
 
 
 async def test_exchange_when_price_is_old_or_money_is_funded_then_refused(client_of, clock):

@@ -7,10 +7,13 @@ import pytest
 from sqlalchemy import text
 
 from trading_api.kernel.errors import IdempotencyKeyReusedError, UnavailableError
-from trading_api.modules.wallet.domain import TransferState
+from trading_api.kernel.values import Money
+from trading_api.kernel.values import currency as known_currency
+from trading_api.modules.wallet.domain import Limits, TransferState, WalletLimits
 from trading_api.modules.wallet.errors import (
     BooksDifferError,
     CurrencyDiffersError,
+    DailyLimitError,
     InsufficientCashError,
     InsufficientFundsError,
     TradingAccountNotFoundError,
@@ -26,6 +29,7 @@ from trading_api.modules.wallet.tests.builders import ACCOUNT, FakeAccounts
 from trading_api.modules.wallet.tests.conftest import NOW, make_services
 from trading_api.modules.wallet.tests.test_service import ALICE, balances, deposit
 
+USD = known_currency("USD")
 BOTH = pytest.mark.parametrize("to_account", [True, False], ids=["to_account", "to_wallet"])
 
 
@@ -178,6 +182,35 @@ async def test_transfer_when_each_answer_is_lost_once_then_moved_exactly_once(
         await services.transfers.drive_open(now=clock.now())
     await ensure_moved(services, accounts, to_account=to_account)
     assert lost == ({"credit"} if to_account else {"hold", "capture"})
+
+
+@pytest.mark.parametrize("answers", [True, False], ids=["answering", "silent"])
+async def test_transfers_when_many_at_once_then_the_day_counts_those_in_flight_both_ways(
+    database, clock, wakes, answers
+):
+    silent = set() if answers else {"credit", "hold"}
+    accounts = FakeAccounts(cash_minor=500_00, fails=lambda step, _when: step in silent)
+    limits = WalletLimits(transfer=Limits(daily={"USD": Money(50_00, USD)}))
+    services = make_services(database, clock, wakes, accounts=accounts, limits=limits)
+    await deposit(services.wallets, "1000.00")
+    found = await asyncio.gather(
+        *(start(services, "5.00", to_account=bool(number % 2)) for number in range(20)),
+        return_exceptions=True,
+    )
+    refused = [each for each in found if isinstance(each, DailyLimitError)]
+    assert (len(found) - len(refused), len(refused)) == (10, 10), found
+    assert refused[-1].context["left"] == "0.00"
+    # What came to nothing counts no more, and tomorrow is another day.
+    silent.clear()
+    clock.advance(LIFETIME.total_seconds())
+    await services.transfers.drive_open(now=clock.now())
+    if answers:
+        with pytest.raises(DailyLimitError):
+            await start(services, "5.00", now=clock.now())
+    else:
+        await start(services, "5.00", now=clock.now())
+    clock.advance(86_400)
+    await start(services, "50.00", now=clock.now())
 
 
 @BOTH

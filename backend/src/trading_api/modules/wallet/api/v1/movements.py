@@ -169,7 +169,6 @@ def add_movement_routes(
         errors=(
             *AMOUNT_ERRORS,
             AmountTooSmallError,
-            DailyLimitError,
             InsufficientFundsError,
             PairNotQuotedError,
             RateMovedError,

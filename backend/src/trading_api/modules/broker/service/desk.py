@@ -299,6 +299,7 @@ class Desk:
         assert order.symbol in self._loaded or None in self._loaded, "brackets are unknown"
         filled = order.fill(quantity, price, self.now).meet(quote)
         before = self._converted(self._position_of(order))
+        assert before.symbol == order.symbol, "an order fills into its own instrument alone"
         position, effect = apply_fill(
             before, side=order.side, quantity=quantity, price=price, now=self.now
         )

@@ -77,6 +77,9 @@ class Floor:
             position_id = ticket.position_id or f"pos_{order_id.removeprefix('ord_')}"
             if ticket.reduce_only and ticket.position_id is None:
                 raise _invalid("positionId", "missing", "names the position to close")
+            held = desk.positions.get(position_id)
+            if ticket.position_id is not None and (held is None or held.symbol != ticket.symbol):
+                raise _invalid("positionId", "unknown", "names no open position of this instrument")
         elif ticket.position_id not in (None, instrument.symbol):
             raise _invalid("positionId", "unknown", "names no position of this account")
         order = Order(

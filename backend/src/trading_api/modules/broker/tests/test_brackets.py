@@ -473,6 +473,23 @@ async def test_hedging_reverse_closes_one_and_opens_the_other(venue: Venue, hedg
     await venue.verify()
 
 
+async def test_closing_order_names_a_position_of_its_own_instrument(
+    venue: Venue, market: FakeMarket, hedging: str
+) -> None:
+    market.quote("60000.00", "60010.00", "DEMO:BTCUSD")
+    await venue.place(a_ticket("0.1", symbol="DEMO:BTCUSD", side=SELL), account_id=hedging)
+    report = await venue.reports.get_state(user_id=USER, account_id=hedging, now=venue.now)
+    short = report.positions[0]
+    # The instruments' own positions are flat under hedging; unknown ones aren't held at all.
+    for named in (short.position_id, "DEMO:BTCUSD", "pos_elsewhere"):
+        with pytest.raises(OrderInvalidError) as refusal:
+            await venue.place(a_ticket(1, reduce_only=True, position_id=named), account_id=hedging)
+        assert [each.field for each in refusal.value.errors] == ["positionId"]
+    after = await venue.reports.get_state(user_id=USER, account_id=hedging, now=venue.now)
+    assert [each.signed_quantity for each in after.positions] == [short.signed_quantity]
+    await venue.verify()
+
+
 async def test_orders_of_a_symbol_and_side_are_canceled_together(venue: Venue) -> None:
     await venue.place(a_ticket(10, limit="195", take_profit="210", stop_loss="190"))
     await venue.place(a_ticket(5, limit="196"))

@@ -94,6 +94,11 @@ class ImportRecord:
     bad_count: int
     bad_lines: tuple[BadLine, ...]
 
+    @property
+    def joined_version(self) -> int:
+        """Version of the chunks that hold its bars joined with the series' own."""
+        return self.version + 1
+
 
 class BarRepository:
     """Reads and writes chunks; a series is what its row's version says."""
@@ -120,7 +125,6 @@ class BarRepository:
         version: int,
         *,
         after: int = -1,
-        below: int | None = None,
     ) -> list[tuple[int, Columns]]:
         """Return some chunks behind a position, in order; none: that was all."""
         chunks = tables.series_chunks
@@ -130,7 +134,6 @@ class BarRepository:
                 chunks.c.series_id == series_id,
                 chunks.c.version == version,
                 chunks.c.position > after,
-                *([] if below is None else [chunks.c.position < below]),
             )
             .order_by(chunks.c.position)
             .limit(CHUNKS_PER_READ)
@@ -151,17 +154,18 @@ class BarRepository:
         return None if row is None else (row.position, _decode(row.columns, row.bar_count))
 
     async def next_version(self, transaction: Transaction, series_id: str) -> int:
-        """Return a version that neither the series nor an import of it has."""
-        known = [
-            await transaction.scalar(
-                sa.select(sa.func.max(table.c.version)).where(column == series_id)
-            )
-            for table, column in (
-                (tables.series, tables.series.c.id),
-                (tables.imports, tables.imports.c.series_id),
-            )
-        ]
-        return 1 + max(int(each or 0) for each in known)
+        """Return a version that neither the series nor an import of it has.
+
+        An import has two: that of its own chunks, and the next one for the joined ones.
+        """
+        series, imports = tables.series, tables.imports
+        present = await transaction.scalar(
+            sa.select(series.c.version).where(series.c.id == series_id)
+        )
+        imported = await transaction.scalar(
+            sa.select(sa.func.max(imports.c.version)).where(imports.c.series_id == series_id)
+        )
+        return 1 + max(int(present or 0), 0 if imported is None else int(imported) + 1)
 
     async def add_chunks(
         self,
@@ -185,29 +189,14 @@ class BarRepository:
         await self.add_chunks(transaction, series_id, version, position, bars)
 
     async def drop_some_chunks(
-        self,
-        transaction: Transaction,
-        series_id: str,
-        version: int,
-        *,
-        above: int,
-        below: int | None,
+        self, transaction: Transaction, series_id: str, version: int
     ) -> bool:
-        """Delete the first chunks of a version from ``above`` up to ``below``; False: that was all.
-
-        ``above`` is inclusive, ``below`` exclusive, None without an end.
-        """
+        """Delete the first chunks of a version; False: that was all."""
         chunks = tables.series_chunks
-        conditions = [
-            chunks.c.series_id == series_id,
-            chunks.c.version == version,
-            chunks.c.position >= above,
-        ]
-        if below is not None:
-            conditions.append(chunks.c.position < below)
+        of_version = sa.and_(chunks.c.series_id == series_id, chunks.c.version == version)
         some = (
             sa.select(chunks.c.position)
-            .where(*conditions)
+            .where(of_version)
             .order_by(chunks.c.position)
             .limit(CHUNKS_PER_READ)
             .subquery()
@@ -215,8 +204,40 @@ class BarRepository:
         last = await transaction.scalar(sa.select(sa.func.max(some.c.position)))
         if last is None:
             return False
-        await transaction.execute(chunks.delete().where(*conditions, chunks.c.position <= last))
+        await transaction.execute(chunks.delete().where(of_version, chunks.c.position <= last))
         return True
+
+    async def is_whole(
+        self, transaction: Transaction, series_id: str, version: int, bar_count: int
+    ) -> bool:
+        """Tell whether a version's chunks are numbered from 0 on and hold so many bars."""
+        chunks = tables.series_chunks
+        row = await transaction.first(
+            sa.select(
+                sa.func.count().label("chunks"),
+                sa.func.max(chunks.c.position).label("last"),
+                sa.func.sum(chunks.c.bar_count).label("bars"),
+            ).where(chunks.c.series_id == series_id, chunks.c.version == version)
+        )
+        assert row is not None, "aggregates give one row"
+        return (row.last, row.bars) == (row.chunks - 1, bar_count)
+
+    async def list_leftovers(self, transaction: Transaction, series_id: str) -> list[int]:
+        """Return the versions whose chunks nobody needs: of no series and no running import."""
+        chunks, imports = tables.series_chunks, tables.imports
+        stored = await transaction.all(
+            sa.select(chunks.c.version).where(chunks.c.series_id == series_id).distinct()
+        )
+        running = await transaction.all(
+            sa.select(imports.c.version).where(
+                imports.c.series_id == series_id, imports.c.state == ImportState.RUNNING
+            )
+        )
+        series = await self.find_series(transaction, series_id)
+        needed = {each for row in running for each in (row.version, row.version + 1)}
+        if series is not None:
+            needed.add(series.version)
+        return sorted({row.version for row in stored} - needed)
 
     async def save_series(
         self, transaction: Transaction, values: dict[str, object], *, exists: bool

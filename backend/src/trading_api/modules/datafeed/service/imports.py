@@ -1,8 +1,9 @@
 """Import of bars: resumable, and seen by readers as a whole or not at all.
 
 Chunks are written beside the series under a version of their own, with how far the file was read
-in the same transaction; one last transaction makes that version the series. A run that ends early
-leaves what it wrote, and the next run with the same file goes on from there.
+in the same transaction. Where the series has bars already, both are joined under a further version.
+One last transaction makes the finished version the series; the others are dropped after it. A run
+that ends early leaves what it wrote, and the next run with the same file goes on from there.
 """
 
 import asyncio
@@ -15,7 +16,7 @@ import numpy as np
 from trading_api.kernel.clock import to_us
 from trading_api.kernel.errors import FieldError
 from trading_api.kernel.ids import IdSource
-from trading_api.modules.datafeed.domain.columns import EMPTY, Columns
+from trading_api.modules.datafeed.domain.columns import Columns
 from trading_api.modules.datafeed.domain.importing import (
     BAD_LINES_KEPT,
     BadLine,
@@ -43,9 +44,6 @@ from trading_api.runtime.database import Database, Transaction
 
 BARS_PER_COMMIT = 262_144
 """12 MiB of chunks: few syncs, and little to do again after a crash."""
-
-JOINED_POSITION = 1_000_000
-"""From this position on an import's version holds its bars joined with the series' own."""
 
 BAD_LINES_SHOWN = 100
 """So many bad lines stand in an error; the stored import keeps more."""
@@ -220,7 +218,7 @@ class ImportService:
     async def _refuse(self, record: ImportRecord, now: datetime) -> None:
         async with self._database.transaction() as transaction:
             await self._save(transaction, record, replace(record, state=ImportState.REFUSED), now)
-        await self._drop(record.series_id, record.version, below=None)
+        await self._drop(record.series_id, record.version)
         if not record.bad_count:
             raise ImportRefusedError("the file holds no bars")
         shown = record.bad_lines[:BAD_LINES_SHOWN]
@@ -240,13 +238,15 @@ class ImportService:
         while True:
             async with self._database.snapshot() as transaction:
                 before = await self._bars.find_series(transaction, record.series_id)
-            total = await self._prepare(record, before)
+            version, total = await self._prepare(record, before)
             async with self._database.transaction() as transaction:
                 series = await self._bars.find_series(transaction, record.series_id, lock=True)
                 if _facts(series) != _facts(before):
                     # Another import, or a live minute, was faster.
                     continue
                 await self._save(transaction, record, replace(record, state=ImportState.DONE), now)
+                if not await self._bars.is_whole(transaction, record.series_id, version, total):
+                    raise _busy(record)
                 loaded_us = await self._bars.last_loaded_us(transaction) + 1
                 await self._bars.save_series(
                     transaction,
@@ -256,7 +256,7 @@ class ImportService:
                         "price_decimals": record.price_decimals,
                         "volume_decimals": record.volume_decimals,
                         "bar_count": total,
-                        "version": record.version,
+                        "version": version,
                         "source": record.source,
                         "source_sha256": record.source_sha256,
                         "license": request.license,
@@ -268,51 +268,55 @@ class ImportService:
                 if request.instrument is not None:
                     await self._instruments.add_instruments(transaction, [request.instrument])
             break
-        if before is not None:
-            await self._drop(record.series_id, _facts(before)[0], below=None)
-            await self._drop(record.series_id, record.version, below=JOINED_POSITION)
+        await self._drop_leftovers(record.series_id)
         return total
 
-    async def _prepare(self, record: ImportRecord, series: StoredFacts | None) -> int:
-        """Write what the series will be under the import's version, beside the import's own chunks.
+    async def _prepare(self, record: ImportRecord, series: StoredFacts | None) -> tuple[int, int]:
+        """Write what the series will be; return under which version, and how many bars it has.
 
-        Nothing where there is no series yet: then the import's chunks are all of it.
+        Where there is no series yet, the import's own chunks are all of it.
         """
         if series is None:
-            return record.bar_count
-        await self._drop(record.series_id, record.version, below=None, above=JOINED_POSITION)
-        version, _ = _facts(series)
-        position, total = JOINED_POSITION, 0
+            return record.version, record.bar_count
+        joined = record.joined_version
+        if series.version in (record.version, joined):
+            raise _busy(record)
+        await self._drop(record.series_id, joined)
+        position, total = 0, 0
         async for bars in _merged(
-            self._chunks(record.series_id, version),
-            self._chunks(record.series_id, record.version, below=JOINED_POSITION),
+            self._chunks(record.series_id, series.version),
+            self._chunks(record.series_id, record.version),
         ):
             async with self._database.transaction() as transaction:
                 position = await self._bars.add_chunks(
-                    transaction, record.series_id, record.version, position, bars
+                    transaction, record.series_id, joined, position, bars
                 )
             total += len(bars)
-        return total
+        return joined, total
 
-    async def _drop(
-        self, series_id: str, version: int, *, below: int | None, above: int = 0
-    ) -> None:
-        """Delete chunks of a version from position ``above`` up to ``below``, a few at a time."""
+    async def _drop_leftovers(self, series_id: str) -> None:
+        """Delete the chunks that are neither the series nor an unfinished import's."""
+        async with self._database.snapshot() as transaction:
+            versions = await self._bars.list_leftovers(transaction, series_id)
+        for version in versions:
+            await self._drop(series_id, version)
+
+    async def _drop(self, series_id: str, version: int) -> None:
+        """Delete the chunks of a version, a few at a time; never those of the series itself."""
         more = True
         while more:
             async with self._database.transaction() as transaction:
-                more = await self._bars.drop_some_chunks(
-                    transaction, series_id, version, above=above, below=below
-                )
+                series = await self._bars.find_series(transaction, series_id, lock=True)
+                if series is not None and series.version == version:
+                    return
+                more = await self._bars.drop_some_chunks(transaction, series_id, version)
 
-    async def _chunks(
-        self, series_id: str, version: int, *, below: int | None = None
-    ) -> AsyncIterator[Columns]:
+    async def _chunks(self, series_id: str, version: int) -> AsyncIterator[Columns]:
         position = -1
         while True:
             async with self._database.snapshot() as transaction:
                 chunks = await self._bars.read_chunks(
-                    transaction, series_id, version, after=position, below=below
+                    transaction, series_id, version, after=position
                 )
             if not chunks:
                 return
@@ -323,11 +327,11 @@ class ImportService:
         self, transaction: Transaction, before: ImportRecord, record: ImportRecord, now: datetime
     ) -> None:
         if not await self._bars.save_import(transaction, before, record, now_us=to_us(now)):
-            raise ImportBusyError(
-                f"another run imports {record.source} into {record.series_id} right now"
-            )
+            raise _busy(record)
 
     async def _report_done(self, record: ImportRecord) -> ImportReport:
+        # The run that published it may have ended before it tidied up.
+        await self._drop_leftovers(record.series_id)
         async with self._database.snapshot() as transaction:
             series = await self._bars.find_series(transaction, record.series_id)
         return ImportReport(record, series.bar_count if series else 0, was_done=True)
@@ -336,6 +340,10 @@ class ImportService:
 def _facts(series: StoredFacts | None) -> tuple[int, int]:
     """Return a series' version and count of bars; zeros where there is none."""
     return (0, 0) if series is None else (series.version, series.bar_count)
+
+
+def _busy(record: ImportRecord) -> ImportBusyError:
+    return ImportBusyError(f"another run imports {record.source} into {record.series_id} right now")
 
 
 def join_bars(old: Columns, new: Columns) -> Columns:
@@ -353,28 +361,36 @@ def join_bars(old: Columns, new: Columns) -> Columns:
 async def _merged(
     old: AsyncIterator[Columns], new: AsyncIterator[Columns]
 ) -> AsyncIterator[Columns]:
-    """Yield the bars of both, chunk by chunk, in order of time."""
-    waiting: Columns | None = EMPTY
+    """Yield the bars of both in order of time, about ``BARS_PER_COMMIT`` at a time."""
     held: list[Columns] = []
-    async for part in old:
-        last, beside = int(part.time[-1]), []
-        while waiting is not None:
-            index = waiting.index_at(last + 1)
-            beside.append(waiting[:index])
-            waiting = waiting[index:]
-            if len(waiting):
-                break
-            waiting = await anext(new, None)
-        held.append(join_bars(part, Columns.concat([each for each in beside if len(each)])))
-        if sum(len(each) for each in held) >= BARS_PER_COMMIT:
-            yield Columns.concat(held)
-            held = []
-    if waiting is not None and len(waiting):
-        held.append(waiting)
-    async for part in new:
+    bars = 0
+    async for part in _joined(old, new):
         held.append(part)
+        bars += len(part)
+        if bars >= BARS_PER_COMMIT:
+            yield Columns.concat(held)
+            held, bars = [], 0
     if held:
         yield Columns.concat(held)
+
+
+async def _joined(
+    old: AsyncIterator[Columns], new: AsyncIterator[Columns]
+) -> AsyncIterator[Columns]:
+    """Yield the bars of both in order of time; one chunk of each is in memory."""
+    left, right = await anext(old, None), await anext(new, None)
+    while left is not None and right is not None:
+        # Up to where the first of the two ends, nothing of a later chunk can lie between.
+        end = 1 + min(int(left.time[-1]), int(right.time[-1]))
+        lefts, rights = left.index_at(end), right.index_at(end)
+        yield join_bars(left[:lefts], right[:rights])
+        left = left[lefts:] if lefts < len(left) else await anext(old, None)
+        right = right[rights:] if rights < len(right) else await anext(new, None)
+    for rest, others in ((left, old), (right, new)):
+        if rest is not None:
+            yield rest
+        async for part in others:
+            yield part
 
 
 def _gather(batches: Iterator[Batch]) -> list[Batch]:

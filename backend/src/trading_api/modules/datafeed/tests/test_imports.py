@@ -4,12 +4,16 @@ import dataclasses
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
 import pytest
+import sqlalchemy as sa
 
 from trading_api.kernel.ids import UuidV7Ids
+from trading_api.ledger.checks import Violation
+from trading_api.modules.datafeed import tables
 from trading_api.modules.datafeed.adapters.bar_files import BarFiles
 from trading_api.modules.datafeed.adapters.bar_formats import digest_of, source_of
 from trading_api.modules.datafeed.adapters.bundled import BundledHistory
@@ -24,7 +28,8 @@ from trading_api.modules.datafeed.errors import (
     InstrumentNotFoundError,
     MarketDataMissingError,
 )
-from trading_api.modules.datafeed.repository import MarketRepository
+from trading_api.modules.datafeed.repository import BarRepository, MarketRepository
+from trading_api.modules.datafeed.repository.checks import check_market_data
 from trading_api.modules.datafeed.service import (
     DatafeedService,
     ExportService,
@@ -51,6 +56,7 @@ class Desk:
     """The services over one database, and files of bars."""
 
     def __init__(self, database: Database, folder: Path) -> None:
+        self.database = database
         self.folder = folder
         self.market = DatafeedService(
             database=database,
@@ -90,6 +96,16 @@ class Desk:
         )
         return Columns.concat([piece async for piece in pieces])
 
+    async def faults(self) -> list[Violation]:
+        async with self.database.snapshot() as snapshot:
+            return await check_market_data(snapshot)
+
+    async def versions(self) -> set[int]:
+        """Return the versions that have chunks."""
+        async with self.database.snapshot() as snapshot:
+            rows = await snapshot.all(sa.select(tables.series_chunks.c.version).distinct())
+        return {row.version for row in rows}
+
 
 @pytest.fixture
 def desk(empty_database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Desk:
@@ -118,6 +134,8 @@ async def test_later_bars_are_appended_and_overlapping_ones_replace(desk: Desk) 
     bars = some_bars(6_000)
     for part in (bars[2_000:4_000], bars[4_000:], bars[:2_100]):
         await desk.load(desk.file(part, name=f"{part.time[0]}.csv"))
+        assert await desk.faults() == []
+        assert len(await desk.versions()) == 1
     assert equal(await desk.stored(), bars)
     corrected = bars[100:200]
     corrected = Columns(*corrected.arrays()[:5], volume=corrected.volume + 1)
@@ -125,6 +143,72 @@ async def test_later_bars_are_appended_and_overlapping_ones_replace(desk: Desk) 
     now = await desk.stored()
     assert equal(Columns(*now.arrays()[:5], volume=bars.volume), bars)
     assert (now.volume - bars.volume).tolist() == [0] * 100 + [1] * 100 + [0] * 5_800
+
+
+async def test_joining_holds_few_bars_wherever_the_new_ones_lie(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bars = some_bars(30_000)
+    every_other = Columns(*(column[20_000::2] for column in bars.arrays()))
+    await desk.load(desk.file(every_other, name="first.csv"))
+    written: list[int] = []
+    add_chunks = BarRepository.add_chunks
+
+    async def note(self: BarRepository, *arguments: Any) -> int:
+        written.append(len(arguments[-1]))
+        return await add_chunks(self, *arguments)
+
+    monkeypatch.setattr(BarRepository, "add_chunks", note)
+    await desk.load(desk.file(bars, name="second.csv"))
+    assert equal(await desk.stored(), bars)
+    own, *joined = written
+    assert own == sum(joined) == 30_000
+    # What one commit has at least, and a chunk of either side on top.
+    assert max(joined) <= 2_000 + 2 * tables.BARS_PER_CHUNK
+
+
+async def test_a_crash_behind_the_publishing_leaves_every_bar_once(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bars = some_bars(6_000)
+    await desk.load(desk.file(bars[:4_000], name="first.csv"))
+
+    async def crash(_: object) -> None:
+        raise ConnectionError("the process ended")
+
+    path = desk.file(bars[3_000:], name="second.csv")
+    with monkeypatch.context() as patched:
+        patched.setattr(desk.imports, "_drop_leftovers", crash)
+        with pytest.raises(ConnectionError):
+            await desk.load(path)
+    assert len(await desk.versions()) == 3
+    assert await desk.faults() == []
+    await desk.market.load()
+    assert equal(await desk.stored(), bars)
+    assert (await desk.load(path)).was_done
+    assert len(await desk.versions()) == 1
+    assert equal(await desk.stored(), bars)
+
+
+async def test_two_runs_that_join_at_once_publish_once(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bars = some_bars(6_000)
+    await desk.load(desk.file(bars[:4_000], name="first.csv"))
+    path = desk.file(bars[3_000:], name="second.csv")
+    prepare = desk.imports._prepare
+
+    async def prepare_slowly(*arguments: Any) -> tuple[int, int]:
+        monkeypatch.setattr(desk.imports, "_prepare", prepare)
+        prepared = await prepare(*arguments)
+        await desk.load(path)
+        return prepared
+
+    monkeypatch.setattr(desk.imports, "_prepare", prepare_slowly)
+    with pytest.raises(ImportBusyError):
+        await desk.load(path)
+    assert await desk.faults() == []
+    assert equal(await desk.stored(), bars)
 
 
 async def test_one_bad_line_imports_nothing_unless_bad_ones_are_skipped(desk: Desk) -> None:

@@ -474,6 +474,38 @@ async def test_later_when_a_row_is_refused_at_the_end_then_its_neighbours_are_wr
         assert await snapshot.first(sa.select(ITEMS).where(ITEMS.c.id == 11)) is None
 
 
+async def test_later_when_commands_share_statements_then_each_keeps_its_own_order(
+    database: Database,
+) -> None:
+    def leaving(*left: tuple[sa.Executable, dict[str, int]]) -> Any:
+        async def command(transaction: Transaction) -> None:
+            for statement, parameters in left:
+                transaction.later(statement, parameters)
+
+        return command
+
+    async def run(*commands: Any) -> int:
+        seen = count_statements(database)
+        # The first goes alone while the others gather.
+        together = [add_nothing, *commands]
+        await asyncio.gather(*(database.group(each, key=str(i)) for i, each in enumerate(together)))
+        return len([each for each in seen if "items" in each])
+
+    def take(item: int) -> tuple[sa.Executable, dict[str, int]]:
+        return TAKE_ONE, {"of_id": item, "taken": 1}
+
+    def add(item: int) -> tuple[sa.Executable, dict[str, int]]:
+        return ADD_ITEM, {"id": item, "stock": 5}
+
+    await run(leaving(add(2)), leaving(add(3)))
+    # The statement that one command leaves alone is the second one of the others.
+    assert await run(leaving(take(2)), leaving(add(4), take(4)), leaving(take(3))) == 2
+    assert [await read_stock(database, item) for item in (2, 3, 4)] == [4, 4, 4]
+    # No order is that of both: they run one after the other.
+    assert await run(leaving(add(5), take(5)), leaving(take(2), add(6))) == 4
+    assert [await read_stock(database, item) for item in (2, 5, 6)] == [3, 4, 5]
+
+
 async def test_later_when_a_command_refuses_then_what_it_left_is_forgotten(
     database: Database,
 ) -> None:

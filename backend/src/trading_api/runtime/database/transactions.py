@@ -22,6 +22,8 @@ from collections.abc import (
 from contextlib import asynccontextmanager
 from contextvars import copy_context
 from functools import partial
+from graphlib import CycleError, TopologicalSorter
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
 
@@ -74,14 +76,15 @@ class Transaction:
         self.connection = connection
         self.dialect: Dialect = dialect
         self._after_commit: list[Callable[[], None]] = []
-        self._later: _Waiting = {}
-        self._unread: _Waiting = {}
+        # What waits, command by command; the last one is this transaction's own.
+        self._later: list[_Waiting] = [{}]
+        self._unread: list[_Waiting] = [{}]
 
     async def execute(
         self, statement: Executable, parameters: Parameters | None = None
     ) -> CursorResult[Any]:
         """Run a Core statement, with one set of parameters or many."""
-        if self._later:
+        if any(self._later):
             await self._run(self._later)
         return await self._execute(statement, parameters)
 
@@ -91,15 +94,15 @@ class Transaction:
         """Run a write at the end, in one go with the same statement's other parameters.
 
         In a group they wait for the group's end, so that its commands share their statements. A
-        statement that comes first runs before every other that comes after it; what this
-        transaction executes itself sees all it wrote before.
+        statement that a command uses first runs before every other that it uses after it, also
+        when it is shared; what this transaction executes itself sees all it wrote before.
 
         Args:
             statement: built once, and used for all its parameters.
             is_unread: nothing in this transaction reads it, so ``execute`` needn't wait for it.
         """
         waiting = self._unread if is_unread else self._later
-        waiting.setdefault(statement, []).append(parameters)
+        waiting[-1].setdefault(statement, []).append(parameters)
 
     async def flush(self) -> None:
         """Run what waits for the end; the database calls it before it commits."""
@@ -108,15 +111,14 @@ class Transaction:
 
     def adopt(self, inner: "Transaction") -> None:
         """Take over what a command of a group left for the end and for after the commit."""
-        for mine, theirs in ((self._later, inner._later), (self._unread, inner._unread)):
-            for statement, listed in theirs.items():
-                mine.setdefault(statement, []).extend(listed)
+        self._later[-1:-1] = filter(None, inner._later)
+        self._unread[-1:-1] = filter(None, inner._unread)
         self._after_commit.append(inner.committed)
 
-    async def _run(self, waiting: "_Waiting") -> None:
-        while waiting:
-            statement = next(iter(waiting))
-            listed = waiting.pop(statement)
+    async def _run(self, commands: list[_Waiting]) -> None:
+        waiting = [each for each in commands if each]
+        commands[:] = [{}]
+        for statement, listed in _in_order(waiting):
             await self._execute(statement, listed if len(listed) > 1 else listed[0])
 
     async def _execute(
@@ -381,6 +383,26 @@ async def _in_savepoint(
         return None, error
     transaction.adopt(inner)
     return value, None
+
+
+def _in_order(commands: list[_Waiting]) -> list[tuple[Executable, list[Mapping[str, Any]]]]:
+    """Return each statement once, with the parameters of all commands, in the order of each.
+
+    So a row comes before what refers to it. Commands that have no order in common run one after
+    another.
+    """
+    order: TopologicalSorter[Executable] = TopologicalSorter()
+    together: _Waiting = {}
+    for waiting in commands:
+        for statement, listed in waiting.items():
+            order.add(statement)
+            together.setdefault(statement, []).extend(listed)
+        for before, after in pairwise(waiting):
+            order.add(after, before)
+    try:
+        return [(statement, together[statement]) for statement in order.static_order()]
+    except CycleError:
+        return [each for waiting in commands for each in waiting.items()]
 
 
 async def _execute_inline(

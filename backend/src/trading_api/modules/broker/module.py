@@ -207,6 +207,8 @@ class BrokerModule(Module):
             accounts=accounts,
             idempotency=idempotency,
             quotes=self._quotes,
+            instruments=instruments,
+            venue=venue,
             renew=context.hub.reset,
         )
         transfers = TransferService(
@@ -242,7 +244,14 @@ class BrokerModule(Module):
             leases=leases,
             keep_events=timedelta(days=settings.events_days),
         )
-        margin = MarginService(database=database, books=books, quotes=self._quotes, leases=leases)
+        margin = MarginService(
+            database=database,
+            books=books,
+            quotes=self._quotes,
+            instruments=instruments,
+            venue=venue,
+            leases=leases,
+        )
         financing = FinancingService(
             database=database,
             books=books,

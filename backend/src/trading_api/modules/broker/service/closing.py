@@ -4,11 +4,24 @@ import json
 from collections.abc import Iterable
 
 from trading_api.modules.broker.domain.bracket import after_close
-from trading_api.modules.broker.domain.instrument import Quote
+from trading_api.modules.broker.domain.instrument import Instrument, Quote
 from trading_api.modules.broker.domain.matching import Liquidity
 from trading_api.modules.broker.domain.order import CloseReason, Order, OrderType, TimeInForce
 from trading_api.modules.broker.domain.position import Position
+from trading_api.modules.broker.ports import InstrumentSource
 from trading_api.modules.broker.service.desk import Desk
+
+
+async def find_instruments(
+    source: InstrumentSource, symbols: Iterable[str]
+) -> dict[str, Instrument]:
+    """Return the instruments of these symbols that there are; not within a transaction.
+
+    Raises:
+        MarketUnavailableError: the market can't be asked and the answer isn't known.
+    """
+    found = {symbol: await source.find(symbol) for symbol in sorted(set(symbols))}
+    return {symbol: each for symbol, each in found.items() if each is not None}
 
 
 async def cancel_orders(desk: Desk, orders: Iterable[Order], reason: CloseReason) -> list[Order]:
@@ -42,7 +55,7 @@ async def close_position(
     The closing order is the account's own, so that it shows wherever orders and fills show.
 
     Args:
-        quote: of the position's instrument, fresh.
+        quote: of the position's instrument, fresh; the caller has seen that the venue is open.
         cause: why the house closes it; kept with the order.
     """
     assert quote.is_fresh(desk.now), "nothing fills on a stale quote"

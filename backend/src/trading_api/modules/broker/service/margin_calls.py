@@ -1,5 +1,6 @@
 """Margin calls and stop-outs, done by the one holder of their lease."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime
 from decimal import Decimal
@@ -11,7 +12,7 @@ from trading_api.contracts.broker import MarginCalled, StoppedOut
 from trading_api.kernel.values import Currency, decimal_of
 from trading_api.modules.broker.domain.account import Valuation, compute_valuation
 from trading_api.modules.broker.domain.event import Notice, NoticeCode
-from trading_api.modules.broker.domain.instrument import Quote
+from trading_api.modules.broker.domain.instrument import Instrument, Quote
 from trading_api.modules.broker.domain.levels import (
     MARGIN_CALL_PERCENT,
     STOP_OUT_PERCENT,
@@ -22,8 +23,14 @@ from trading_api.modules.broker.domain.levels import (
     worst_of,
 )
 from trading_api.modules.broker.domain.order import CloseReason
-from trading_api.modules.broker.ports import QuoteSource
-from trading_api.modules.broker.service.closing import cancel_orders, close_position
+from trading_api.modules.broker.errors import MarketUnavailableError
+from trading_api.modules.broker.ports import InstrumentSource, QuoteSource, Venue
+from trading_api.modules.broker.repository.store import Margined
+from trading_api.modules.broker.service.closing import (
+    cancel_orders,
+    close_position,
+    find_instruments,
+)
 from trading_api.modules.broker.service.desk import Books, Desk
 from trading_api.modules.broker.service.risk import newest
 from trading_api.runtime.database import Database, Lease, Leases, Transaction
@@ -37,11 +44,20 @@ class MarginService:
     """Watches every account that holds something, marked to the newest quotes."""
 
     def __init__(
-        self, *, database: Database, books: Books, quotes: QuoteSource, leases: Leases
+        self,
+        *,
+        database: Database,
+        books: Books,
+        quotes: QuoteSource,
+        instruments: InstrumentSource,
+        venue: Venue,
+        leases: Leases,
     ) -> None:
         self._database = database
         self._books = books
         self._quotes = quotes
+        self._instruments = instruments
+        self._venue = venue
         self._leases = leases
 
     async def watch(self, *, lease: Lease, now: datetime) -> int:
@@ -66,15 +82,17 @@ class MarginService:
                     quotes=newest(self._quotes.find, each.positions),
                 )
                 if is_due(worth, is_called=each.is_called):
-                    changed += await self._act(each.account_id, lease, now)
+                    changed += await self._act(each, lease, now)
             if len(found) < _PAGE:
                 return changed
             after = found[-1].account_id
 
-    async def _act(self, account_id: str, lease: Lease, now: datetime) -> bool:
+    async def _act(self, found: Margined, lease: Lease, now: datetime) -> bool:
+        instruments = await self._find_instruments(found)
+
         async def command(transaction: Transaction) -> bool:
             await self._leases.ensure_held(transaction, lease)
-            desk = await Desk.open(self._books, transaction, account_id, now)
+            desk = await Desk.open(self._books, transaction, found.account_id, now)
             assert desk is not None, "accounts are never deleted"
             before = desk.account
             worth = await self._value(desk)
@@ -82,7 +100,7 @@ class MarginService:
             if called_at is None and is_at_most(worth, MARGIN_CALL_PERCENT):
                 await self._call(desk, worth)
             if is_at_most(worth, STOP_OUT_PERCENT):
-                await self._stop_out(desk, worth)
+                await self._stop_out(desk, worth, instruments)
                 worth = await self._value(desk)
             if desk.account.margin_called_at is not None and is_restored(worth):
                 self._restore(desk, worth)
@@ -122,10 +140,22 @@ class MarginService:
             partial(log.warning, "margin_called", account_id=account.account_id, **numbers)
         )
 
-    async def _stop_out(self, desk: Desk, worth: Valuation) -> None:
+    async def _find_instruments(self, found: Margined) -> dict[str, Instrument]:
+        try:
+            return await find_instruments(
+                self._instruments, [each.symbol for each in found.positions]
+            )
+        except MarketUnavailableError:
+            # Calls are told all the same; what can't be known to be open isn't closed.
+            return {}
+
+    async def _stop_out(
+        self, desk: Desk, worth: Valuation, instruments: Mapping[str, Instrument]
+    ) -> None:
         """Cancel what could grow, then close the largest loss first until above the level.
 
-        What has no fresh quote waits; where nothing can be done, nothing is told.
+        What has no fresh quote or doesn't trade now waits; where nothing can be done, nothing is
+        told.
         """
         account, numbers = desk.account, _numbers(worth, desk.account.currency)
         live = await self._books.repository.list_live_orders(desk.transaction, account.account_id)
@@ -134,7 +164,7 @@ class MarginService:
         )
         closed: list[str] = []
         while is_at_most(await self._value(desk), STOP_OUT_PERCENT):
-            fresh = self._fresh(desk)
+            fresh = self._fresh(desk, instruments)
             position = worst_of(desk.positions.values(), fresh)
             if position is None:
                 break
@@ -193,9 +223,16 @@ class MarginService:
             )
         )
 
-    def _fresh(self, desk: Desk) -> dict[str, Quote]:
+    def _fresh(self, desk: Desk, instruments: Mapping[str, Instrument]) -> dict[str, Quote]:
+        """Return the quotes that positions can be closed on now."""
         found = newest(self._quotes.find, desk.positions.values())
-        return {symbol: quote for symbol, quote in found.items() if quote.is_fresh(desk.now)}
+        return {
+            symbol: quote
+            for symbol, quote in found.items()
+            if quote.is_fresh(desk.now)
+            and symbol in instruments
+            and self._venue.is_open(instruments[symbol], desk.now)
+        }
 
     async def _value(self, desk: Desk) -> Valuation:
         positions = desk.positions.values()

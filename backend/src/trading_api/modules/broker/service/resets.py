@@ -1,6 +1,6 @@
 """Beginning a paper account anew: orders canceled, positions closed, cash as at the start."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
@@ -10,15 +10,23 @@ from trading_api.kernel.values import decimal_of
 from trading_api.ledger.domain import Book, EntryType
 from trading_api.modules.broker.domain.account import Account
 from trading_api.modules.broker.domain.event import Notice, NoticeCode
+from trading_api.modules.broker.domain.instrument import Instrument, Quote
 from trading_api.modules.broker.domain.order import CloseReason
+from trading_api.modules.broker.domain.position import Position
+from trading_api.modules.broker.domain.risk import ensure_may_trade
 from trading_api.modules.broker.errors import (
     AccountNotFoundError,
     AccountNotResettableError,
+    MarketClosedError,
     StaleQuoteError,
 )
-from trading_api.modules.broker.ports import QuoteSource
+from trading_api.modules.broker.ports import InstrumentSource, QuoteSource, Venue
 from trading_api.modules.broker.service.accounts import AccountService
-from trading_api.modules.broker.service.closing import cancel_orders, close_position
+from trading_api.modules.broker.service.closing import (
+    cancel_orders,
+    close_position,
+    find_instruments,
+)
 from trading_api.modules.broker.service.desk import Books, Desk, stream_of
 from trading_api.modules.broker.service.keyed import Keyed
 from trading_api.modules.broker.service.starts import add_start
@@ -40,6 +48,8 @@ class ResetService:
         accounts: AccountService,
         idempotency: Idempotency,
         quotes: QuoteSource,
+        instruments: InstrumentSource,
+        venue: Venue,
         renew: Callable[[str], None],
     ) -> None:
         self._database = database
@@ -47,6 +57,8 @@ class ResetService:
         self._accounts = accounts
         self._idempotency = idempotency
         self._quotes = quotes
+        self._instruments = instruments
+        self._venue = venue
         self._renew = renew
 
     async def reset_account(
@@ -63,12 +75,16 @@ class ResetService:
         Raises:
             AccountNotFoundError: not the user's account.
             AccountNotResettableError: the account is funded.
+            TradingHaltedError: a kill switch lets nothing fill.
+            MarketClosedError: something is held that doesn't trade now.
             StaleQuoteError: something is held that has no fresh quote to close on.
+            MarketUnavailableError: when the instruments trade isn't known.
         """
         await self._accounts.resolve(user_id=user_id, account_id=account_id, now=now)
         async with self._database.snapshot() as snapshot:
             held = await self._books.repository.list_held_symbols(snapshot, account_id)
         await self._quotes.refresh(held)
+        instruments = await find_instruments(self._instruments, held)
         keyed = Keyed(
             self._idempotency,
             user_id,
@@ -85,28 +101,23 @@ class ResetService:
             desk = await Desk.open(self._books, transaction, account_id, now)
             if desk is None:
                 raise AccountNotFoundError("there is no such trading account")
-            await self._reset(desk)
+            await self._reset(desk, instruments)
             await keyed.finish(transaction, {"account_id": account_id})
             return desk.account, False
 
         return await self._database.group(command)
 
-    async def _reset(self, desk: Desk) -> None:
+    async def _reset(self, desk: Desk, instruments: Mapping[str, Instrument]) -> None:
         books, account = self._books, desk.account
         if account.book != Book.DEMO.value:
             raise AccountNotResettableError("only paper accounts of the demo book can be reset")
+        ensure_may_trade(account, closes=True)
         live = await books.repository.list_live_orders(desk.transaction, account.account_id)
         await cancel_orders(desk, live, CloseReason.RESET)
         for position in sorted(desk.positions.values(), key=lambda each: each.symbol):
             if position.is_flat:
                 continue
-            quote = self._quotes.find(position.symbol)
-            if quote is None or not quote.is_fresh(desk.now):
-                raise StaleQuoteError(
-                    f"{position.symbol} is held and has no fresh quote to close on",
-                    retry_after_seconds=1,
-                    symbol=position.symbol,
-                )
+            quote = self._get_quote(desk, position, instruments)
             await close_position(desk, position, quote, cause=CloseReason.RESET)
         epoch = books.ids.new("epo")
         change = account.starting_cash_minor - await desk.load_cash()
@@ -153,3 +164,20 @@ class ResetService:
         await desk.close()
         await add_start(desk, account.starting_cash_minor)
         desk.transaction.after_commit(partial(self._renew, stream_of(account.account_id)))
+
+    def _get_quote(
+        self, desk: Desk, position: Position, instruments: Mapping[str, Instrument]
+    ) -> Quote:
+        quote, instrument = self._quotes.find(position.symbol), instruments.get(position.symbol)
+        # What is held only since the instruments were looked up is there at the next try.
+        if quote is None or instrument is None or not quote.is_fresh(desk.now):
+            raise StaleQuoteError(
+                f"{position.symbol} is held and has no fresh quote to close on",
+                retry_after_seconds=1,
+                symbol=position.symbol,
+            )
+        if not self._venue.is_open(instrument, desk.now):
+            raise MarketClosedError(
+                f"{position.symbol} is held and doesn't trade now", symbol=position.symbol
+            )
+        return quote

@@ -18,6 +18,7 @@ from trading_api.modules.broker.errors import (
     ExposureLimitError,
     LeverageDeniedError,
     LeverageInvalidError,
+    MarketClosedError,
     OpenOrdersLimitError,
     OrderRateError,
     PositionLimitError,
@@ -27,7 +28,15 @@ from trading_api.modules.broker.errors import (
     TradingReduceOnlyError,
 )
 from trading_api.modules.broker.service.desk import stream_of
-from trading_api.modules.broker.tests.builders import AAPL, EURUSD, POLICY, SELL, a_ticket
+from trading_api.modules.broker.tests import builders
+from trading_api.modules.broker.tests.builders import (
+    AAPL,
+    EURUSD,
+    POLICY,
+    SELL,
+    a_ticket,
+    an_instrument,
+)
 from trading_api.modules.broker.tests.conftest import USER, Venue, build_venue
 from trading_api.runtime.database import Database
 from trading_api.testkit.clocks import FixedClock
@@ -99,18 +108,41 @@ async def test_reset_begins_anew_and_keeps_the_history(venue: Venue) -> None:
     await venue.verify()
 
 
-async def test_reset_waits_for_quotes_and_changes_nothing_without(
-    venue: Venue, clock: FixedClock
+async def test_reset_waits_for_market_and_switches_and_changes_nothing_without(
+    venue: Venue, clock: FixedClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await venue.place(a_ticket(10))
     await venue.place(a_ticket(5, limit="150"))
     before = await venue.state()
+    account_id = before.account.account_id
+
+    async def reset() -> None:
+        await venue.resets.reset_account(
+            user_id=USER, account_id=account_id, idempotency_key=None, now=venue.now
+        )
+
     clock.advance(10)
     with pytest.raises(StaleQuoteError):
-        await venue.resets.reset_account(
-            user_id=USER, account_id=before.account.account_id, idempotency_key=None, now=venue.now
-        )
-    assert await venue.state() == before
+        await reset()
+    venue.market.quote("199.90", "200.00")
+    closed = an_instrument(session="0930-1000", time_zone="UTC")
+    monkeypatch.setitem(builders.INSTRUMENTS, AAPL, closed)
+    with pytest.raises(MarketClosedError):
+        await reset()
+    monkeypatch.setitem(builders.INSTRUMENTS, AAPL, an_instrument())
+    assert await venue.state() == replace(before, quotes={AAPL: venue.market.quotes[AAPL]})
+    await venue.controls.set_platform(
+        state=TradingState.HALTED, reason="storm", operator_id=OPERATOR, now=venue.now
+    )
+    with pytest.raises(TradingHaltedError):
+        await reset()
+    assert len((await venue.state()).positions) == 1
+    await venue.controls.set_platform(
+        state=TradingState.REDUCE_ONLY, reason="over", operator_id=OPERATOR, now=venue.now
+    )
+    await reset()
+    assert (await venue.state()).positions == ()
+    await venue.verify()
 
 
 async def test_account_switch_stops_what_grows_and_then_everything(venue: Venue) -> None:

@@ -9,6 +9,7 @@ from trading_api.modules.broker.domain.account import PositionMode
 from trading_api.modules.broker.domain.event import Notice, NoticeCode
 from trading_api.modules.broker.domain.order import CloseReason, OrderStatus
 from trading_api.modules.broker.domain.schedules import FinancingRate, days_to_finance
+from trading_api.modules.broker.tests import builders
 from trading_api.modules.broker.tests.builders import (
     AAPL,
     EURUSD,
@@ -16,6 +17,7 @@ from trading_api.modules.broker.tests.builders import (
     SELL,
     FakeMarket,
     a_ticket,
+    an_instrument,
 )
 from trading_api.modules.broker.tests.conftest import USER, Venue, build_venue
 from trading_api.runtime.database import Database
@@ -87,8 +89,8 @@ async def test_stop_out_cancels_and_closes_the_largest_loss_first(
     await venue.verify()
 
 
-async def test_stop_out_waits_for_what_has_no_fresh_quote(
-    venue: Venue, market: FakeMarket, clock: FixedClock
+async def test_stop_out_waits_for_a_fresh_quote_and_an_open_market(
+    venue: Venue, market: FakeMarket, clock: FixedClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await venue.place(a_ticket(2_000))
     market.quote("150.00", "150.10")
@@ -97,6 +99,11 @@ async def test_stop_out_waits_for_what_has_no_fresh_quote(
     assert await watch(venue) == 0
     assert (await venue.position(AAPL)) is not None
     market.quote("150.00", "150.10")
+    closed = an_instrument(session="0930-1000", time_zone="UTC")
+    monkeypatch.setitem(builders.INSTRUMENTS, AAPL, closed)
+    assert await watch(venue) == 0
+    assert (await venue.position(AAPL)) is not None
+    monkeypatch.setitem(builders.INSTRUMENTS, AAPL, an_instrument())
     assert await watch(venue) == 1
     assert (await venue.position(AAPL)) is None
     # All lost and more than that would be borne by the house; here something is left.

@@ -25,8 +25,10 @@ from trading_api.modules.broker.errors import (
     InstrumentUnknownError,
     LeverageDeniedError,
     LeverageInvalidError,
+    MarketClosedError,
     MarketUnavailableError,
     StaleQuoteError,
+    TradingHaltedError,
 )
 from trading_api.modules.broker.schemas import (
     AccountView,
@@ -139,8 +141,11 @@ def add_resets(router: ModuleRouter, resets: ResetService, clock: Clock) -> None
             AccountNotFoundError,
             AccountNotResettableError,
             IdempotencyKeyReusedError,
+            MarketClosedError,
+            MarketUnavailableError,
             RequestInProgressError,
             StaleQuoteError,
+            TradingHaltedError,
         ],
     )
     async def reset_account(

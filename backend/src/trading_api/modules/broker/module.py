@@ -199,6 +199,7 @@ class BrokerModule(Module):
             accounts=accounts,
             quotes=self._quotes,
             instruments=instruments,
+            risk=risk,
             policy=policy,
         )
         resets = ResetService(
@@ -250,6 +251,7 @@ class BrokerModule(Module):
             quotes=self._quotes,
             instruments=instruments,
             venue=venue,
+            risk=risk,
             leases=leases,
         )
         financing = FinancingService(

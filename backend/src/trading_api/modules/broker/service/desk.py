@@ -26,6 +26,7 @@ from trading_api.kernel.ids import IdSource
 from trading_api.kernel.values import Currency, Money, decimal_of
 from trading_api.ledger.domain import (
     AccountType,
+    Balance,
     Book,
     Entry,
     EntryType,
@@ -187,12 +188,9 @@ class Desk:
         """Tell whether every entry has a position of its own."""
         return self.account.position_mode is PositionMode.HEDGING
 
-    async def load_cash(self) -> int:
-        """Return the cash in minor units."""
-        balance = await self.books.ledger.get_balance(
-            self.transaction, self.account.cash_account_id
-        )
-        return balance.total.minor
+    async def load_balance(self) -> Balance:
+        """Return the cash, and what transfers out hold of it."""
+        return await self.books.ledger.get_balance(self.transaction, self.account.cash_account_id)
 
     async def load_orders(self, symbol: str | None = None) -> None:
         """Read the live orders of an instrument, or of all of them; a repeat reads nothing."""
@@ -225,13 +223,6 @@ class Desk:
         else:
             self.orders.pop(order.order_id, None)
         self._symbols.add(order.symbol)
-
-    async def load_held(self) -> int:
-        """Return what transfers out hold of the cash, in minor units."""
-        balance = await self.books.ledger.get_balance(
-            self.transaction, self.account.cash_account_id
-        )
-        return balance.held.minor
 
     def record(self, subject: Subject) -> int:
         """Append an event and return its number."""

@@ -5,7 +5,7 @@ from datetime import datetime
 
 from trading_api.kernel.errors import FieldError, TradingError
 from trading_api.kernel.values import decimal_of
-from trading_api.modules.broker.domain.account import Account, Valuation, compute_valuation
+from trading_api.modules.broker.domain.account import Account, Valuation
 from trading_api.modules.broker.domain.event import Notice, NoticeCode
 from trading_api.modules.broker.domain.instrument import Instrument, Policy
 from trading_api.modules.broker.domain.position import Position
@@ -19,7 +19,7 @@ from trading_api.modules.broker.errors import (
 from trading_api.modules.broker.ports import InstrumentSource, QuoteSource
 from trading_api.modules.broker.service.accounts import AccountService
 from trading_api.modules.broker.service.desk import Books, Desk
-from trading_api.modules.broker.service.risk import newest
+from trading_api.modules.broker.service.risk import RiskGate
 from trading_api.runtime.database import Database, Transaction
 
 
@@ -65,6 +65,7 @@ class LeverageService:
         accounts: AccountService,
         quotes: QuoteSource,
         instruments: InstrumentSource,
+        risk: RiskGate,
         policy: Policy,
     ) -> None:
         self._database = database
@@ -72,6 +73,7 @@ class LeverageService:
         self._accounts = accounts
         self._quotes = quotes
         self._instruments = instruments
+        self._risk = risk
         self._policy = policy
 
     async def get_info(
@@ -159,21 +161,13 @@ class LeverageService:
         self, desk: Desk, instrument: Instrument, leverage: int
     ) -> tuple[Valuation, Valuation]:
         """Give the desk's positions the leverage; return the account's worth before and after."""
-        before = await self._value(desk)
+        before = await self._risk.value(desk)
         await desk.load_orders(instrument.symbol)
         for position in list(desk.positions.values()):
             if position.symbol == instrument.symbol:
                 desk.keep(_with_leverage(position, leverage))
         desk.reserve(instrument.symbol)
-        return before, await self._value(desk)
-
-    async def _value(self, desk: Desk) -> Valuation:
-        return compute_valuation(
-            cash_minor=await desk.load_cash(),
-            positions=desk.positions.values(),
-            quotes=newest(self._quotes.find, desk.positions.values()),
-            held_minor=await desk.load_held(),
-        )
+        return before, await self._risk.value(desk)
 
     def _info(self, instrument: Instrument, account: Account) -> LeverageInfo:
         return LeverageInfo(

@@ -32,7 +32,7 @@ from trading_api.modules.broker.service.closing import (
     find_instruments,
 )
 from trading_api.modules.broker.service.desk import Books, Desk
-from trading_api.modules.broker.service.risk import newest
+from trading_api.modules.broker.service.risk import RiskGate, newest
 from trading_api.runtime.database import Database, Lease, Leases, Transaction
 
 log = structlog.get_logger("broker")
@@ -51,6 +51,7 @@ class MarginService:
         quotes: QuoteSource,
         instruments: InstrumentSource,
         venue: Venue,
+        risk: RiskGate,
         leases: Leases,
     ) -> None:
         self._database = database
@@ -58,6 +59,7 @@ class MarginService:
         self._quotes = quotes
         self._instruments = instruments
         self._venue = venue
+        self._risk = risk
         self._leases = leases
 
     async def watch(self, *, lease: Lease, now: datetime) -> int:
@@ -95,13 +97,13 @@ class MarginService:
             desk = await Desk.open(self._books, transaction, found.account_id, now)
             assert desk is not None, "accounts are never deleted"
             before = desk.account
-            worth = await self._value(desk)
+            worth = await self._risk.value(desk)
             called_at = before.margin_called_at
             if called_at is None and is_at_most(worth, MARGIN_CALL_PERCENT):
                 await self._call(desk, worth)
             if is_at_most(worth, STOP_OUT_PERCENT):
                 await self._stop_out(desk, worth, instruments)
-                worth = await self._value(desk)
+                worth = await self._risk.value(desk)
             if desk.account.margin_called_at is not None and is_restored(worth):
                 self._restore(desk, worth)
             if desk.account == before:
@@ -163,7 +165,7 @@ class MarginService:
             desk, [each for each in live if not each.reduce_only], CloseReason.STOP_OUT
         )
         closed: list[str] = []
-        while is_at_most(await self._value(desk), STOP_OUT_PERCENT):
+        while is_at_most(await self._risk.value(desk), STOP_OUT_PERCENT):
             fresh = self._fresh(desk, instruments)
             position = worst_of(desk.positions.values(), fresh)
             if position is None:
@@ -233,14 +235,6 @@ class MarginService:
             and symbol in instruments
             and self._venue.is_open(instruments[symbol], desk.now)
         }
-
-    async def _value(self, desk: Desk) -> Valuation:
-        positions = desk.positions.values()
-        return compute_valuation(
-            cash_minor=await desk.load_cash(),
-            positions=positions,
-            quotes=newest(self._quotes.find, positions),
-        )
 
 
 def _numbers(worth: Valuation, currency: Currency) -> dict[str, str]:

@@ -120,7 +120,7 @@ class ResetService:
             quote = self._get_quote(desk, position, instruments)
             await close_position(desk, position, quote, cause=CloseReason.RESET)
         epoch = books.ids.new("epo")
-        change = account.starting_cash_minor - await desk.load_cash()
+        change = account.starting_cash_minor - (await desk.load_balance()).total.minor
         if change:
             await desk.post(
                 f"reset_{epoch}",

@@ -136,11 +136,12 @@ class RiskGate:
 
     async def value(self, desk: Desk) -> Valuation:
         """Return what the account is worth at the newest quotes known."""
+        balance = await desk.load_balance()
         return compute_valuation(
-            cash_minor=await desk.load_cash(),
+            cash_minor=balance.total.minor,
             positions=desk.positions.values(),
             quotes=newest(self._quotes.find, desk.positions.values()),
-            held_minor=await desk.load_held(),
+            held_minor=balance.held.minor,
         )
 
     async def is_carried(self, desk: Desk, order: Order) -> bool:

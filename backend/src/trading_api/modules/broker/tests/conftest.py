@@ -230,6 +230,7 @@ def build_venue(
             accounts=accounts,
             quotes=market,
             instruments=instruments,
+            risk=risk,
             policy=policy,
         ),
         resets=ResetService(
@@ -260,6 +261,7 @@ def build_venue(
             quotes=market,
             instruments=instruments,
             venue=paper,
+            risk=risk,
             leases=leases,
         ),
         financing=FinancingService(

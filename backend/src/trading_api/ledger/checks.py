@@ -77,6 +77,10 @@ class Violation:
     message: str
 
 
+class NotCheckedError(Exception):
+    """A proof lacks what it needs, such as another module's answer; the message says what."""
+
+
 async def check_ledger(transaction: LedgerTransaction, tables: LedgerTables) -> list[Violation]:
     """Prove a whole ledger from scratch; an empty list means that everything holds.
 

@@ -659,19 +659,26 @@ def _show_proofs(found: list[Any]) -> None:
     table = _table("module", "proof", "proves", "violations", "seconds")
     for each in found:
         color = "red" if each.violations else "green"
+        count = f"[{color}]{len(each.violations)}[/{color}]"
         table.add_row(
             each.module,
             each.proof,
             " ".join(each.ids),
-            f"[{color}]{len(each.violations)}[/{color}]",
+            count if each.not_checked is None else "[yellow]not checked[/yellow]",
             f"{each.seconds:.2f}",
         )
     _console().print(table)
     for each in found:
         for violation in each.violations[:100]:
             typer.echo(f"{each.module}: {violation.id} {violation.subject}: {violation.message}")
-    count = sum(len(each.violations) for each in found)
-    typer.echo(f"{count} violations." if count else "Every proof holds.")
+    open_ones = [each for each in found if each.not_checked is not None]
+    for each in open_ones:
+        typer.echo(f"{each.module}: {each.proof} not checked: {each.not_checked}")
+    broken = sum(len(each.violations) for each in found)
+    verdict = f"{broken} violations" if broken else "Every proof that was made holds"
+    if not open_ones:
+        verdict = f"{broken} violations" if broken else "Every proof holds"
+    typer.echo(f"{verdict}; {len(open_ones)} not checked." if open_ones else f"{verdict}.")
 
 
 def _console() -> Any:

@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from trading_api.ledger.checks import NotCheckedError
 from trading_api.manager.backup import close, compose
 from trading_api.manager.surroundings import Surroundings
+from trading_api.runtime.module import Proof
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +20,7 @@ class Proven:
     Attributes:
         ids: the invariants it proves.
         violations: with `id`, `subject` and `message`; empty where everything holds.
+        not_checked: why nothing could be told; None where it was proven.
     """
 
     module: str
@@ -25,6 +28,7 @@ class Proven:
     ids: tuple[str, ...]
     violations: tuple[Any, ...]
     seconds: float
+    not_checked: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return it JSON-ready."""
@@ -37,6 +41,7 @@ class Proven:
                 {"id": each.id, "subject": each.subject, "message": each.message}
                 for each in self.violations
             ],
+            "not_checked": self.not_checked,
         }
 
 
@@ -51,10 +56,20 @@ async def prove(modules: Sequence[str], around: Surroundings) -> list[Proven]:
     try:
         for name, hosted in process.hosted.items():
             for proof in hosted.parts.proofs:
-                began = time.perf_counter()
-                violations = tuple(await proof.run())
-                seconds = time.perf_counter() - began
-                found.append(Proven(name, proof.name, tuple(proof.ids), violations, seconds))
+                found.append(await prove_one(name, proof))
     finally:
         await close(process)
     return found
+
+
+async def prove_one(module: str, proof: Proof) -> Proven:
+    """Run one proof of a module."""
+    began = time.perf_counter()
+    violations: tuple[Any, ...] = ()
+    reason = None
+    try:
+        violations = tuple(await proof.run())
+    except NotCheckedError as error:
+        reason = str(error)
+    seconds = time.perf_counter() - began
+    return Proven(module, proof.name, tuple(proof.ids), violations, seconds, reason)

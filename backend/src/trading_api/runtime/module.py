@@ -119,7 +119,8 @@ class Proof:
     Attributes:
         name: what is proven, such as ``ledger``.
         ids: the invariants it can find broken.
-        run: returns what is broken; empty where everything holds.
+        run: returns what is broken; empty where everything holds; raises ``NotCheckedError``
+            where that can't be told.
     """
 
     name: str

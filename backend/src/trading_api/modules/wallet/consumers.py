@@ -45,7 +45,14 @@ class Sweeper:
             await asyncio.sleep(SWEEP_SECONDS)
 
     async def sweep(self) -> None:
-        """Take one turn."""
-        await self._transfers.drive_open(now=self._clock.now())
-        await self._operations.expire_holds(now=self._clock.now())
-        await self._wallets.close_due_fundings(now=self._clock.now())
+        """Take one turn: all three at once, so that none waits for another or fails with it."""
+        now = self._clock.now()
+        outcomes = await asyncio.gather(
+            self._transfers.drive_open(now=now),
+            self._operations.expire_holds(now=now),
+            self._wallets.close_due_fundings(now=now),
+            return_exceptions=True,
+        )
+        for outcome in outcomes:
+            if isinstance(outcome, BaseException):
+                raise outcome

@@ -180,10 +180,12 @@ def _verify_command(
     service: OperationsService,
 ) -> Callable[[Sequence[str]], Awaitable[int]]:
     async def verify(_arguments: Sequence[str]) -> int:
-        violations = await service.verify()
-        for violation in violations:
+        found = await service.verify()
+        for violation in found.violations:
             sys.stdout.write(f"{violation.id} {violation.subject}: {violation.message}\n")
-        sys.stdout.write(f"wallet ledger: {len(violations)} violations\n")
-        return EXIT_CORRUPT_DATA if violations else 0
+        for each in found.not_checked:
+            sys.stdout.write(f"not checked: {each}\n")
+        sys.stdout.write(f"wallet ledger: {len(found.violations)} violations\n")
+        return EXIT_CORRUPT_DATA if found.violations else 0
 
     return verify

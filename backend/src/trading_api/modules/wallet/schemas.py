@@ -655,6 +655,7 @@ class VerifyView(ResponseModel):
 
     ok: bool
     violations: list[ViolationView]
+    not_checked: list[str] = Field(description="what could not be told, and why")
     checked_at: datetime
 
 

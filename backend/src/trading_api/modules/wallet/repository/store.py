@@ -290,9 +290,13 @@ class WalletRepository:
     async def list_due_fundings(
         self, transaction: Transaction, *, rail: str, now: datetime, limit: int
     ) -> list[Funding]:
-        """Return what time alone ends: unconfirmed too long, or cooled off on a rail of its own."""
+        """Return what time alone ends: unconfirmed too long, or cooled off on a rail of its own.
+
+        What cooled off waits while its wallet is frozen.
+        """
         rows = await transaction.all(
             select(fundings)
+            .join(wallets, fundings.c.wallet_id == wallets.c.wallet_id)
             .where(
                 or_(
                     and_(
@@ -303,6 +307,7 @@ class WalletRepository:
                         fundings.c.state == FundingState.PENDING.value,
                         fundings.c.rail == rail,
                         fundings.c.not_before_at_us <= to_us(now),
+                        wallets.c.frozen_at_us.is_(None),
                     ),
                 )
             )

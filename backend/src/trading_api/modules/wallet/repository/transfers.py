@@ -5,11 +5,11 @@
 """
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Row, func, select, update
+from sqlalchemy import Row, Select, func, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from trading_api.kernel.clock import from_us, to_us
@@ -24,6 +24,9 @@ from trading_api.modules.wallet.domain.transfer import (
 from trading_api.modules.wallet.errors import TransferNotFoundError, TransferNotOpenError
 from trading_api.modules.wallet.tables import ledger, transfers
 from trading_api.runtime.database import Transaction
+
+_PAGE = 500
+"""Rows that a proof holds in memory at once."""
 
 
 async def add_transfer(transaction: Transaction, transfer: Transfer) -> bool:
@@ -159,52 +162,85 @@ async def list_clearing(transaction: Transaction) -> list[str]:
 
 
 async def check_transfers(transaction: Transaction) -> list[Violation]:
-    """Compare every transfer with the ledger's entries and holds."""
+    """Compare every transfer with the ledger's entries and holds, a page at a time."""
     violations: list[Violation] = []
-    clearing = (
-        select(
-            ledger.entries.c.reference,
-            ledger.postings.c.side,
-            ledger.postings.c.amount_minor,
-            ledger.postings.c.currency,
-        )
-        .join_from(
-            ledger.postings,
-            ledger.entries,
-            ledger.postings.c.entry_id == ledger.entries.c.entry_id,
-        )
-        .join(ledger.accounts, ledger.postings.c.account_id == ledger.accounts.c.account_id)
-        .where(ledger.accounts.c.type == AccountType.CLEARING.value)
-    )
+    last = ""
+    while page := await transaction.all(
+        select(transfers)
+        .where(transfers.c.transfer_id > last)
+        .order_by(transfers.c.transfer_id)
+        .limit(_PAGE)
+    ):
+        violations += await _check_page(transaction, [_transfer_of(row) for row in page])
+        last = page[-1].transfer_id
+    return violations + await _check_strays(transaction)
+
+
+async def _check_page(transaction: Transaction, page: Sequence[Transfer]) -> list[Violation]:
     posted: dict[str, list[tuple[str, int, str]]] = {}
-    for row in await transaction.all(clearing):
+    for row in await transaction.all(
+        _clearing_lines().where(ledger.entries.c.reference.in_([t.transfer_id for t in page]))
+    ):
         line = (row.side, row.amount_minor, row.currency)
-        posted.setdefault(row.reference or "", []).append(line)
+        posted.setdefault(row.reference, []).append(line)
     holds = {
         row.hold_id: (row.state, row.amount_minor)
         for row in await transaction.all(
-            select(ledger.holds.c.hold_id, ledger.holds.c.state, ledger.holds.c.amount_minor)
+            select(ledger.holds.c.hold_id, ledger.holds.c.state, ledger.holds.c.amount_minor).where(
+                ledger.holds.c.hold_id.in_([each.hold_id for each in page])
+            )
         )
     }
-    for row in await transaction.all(select(transfers)):
-        transfer = _transfer_of(row)
-        lines = posted.pop(transfer.transfer_id, [])
-        expected = _expected_lines(transfer)
-        if lines != expected:
-            violations.append(
-                Violation("W3", transfer.transfer_id, f"{transfer.state}, but posted {lines}")
+    found = []
+    for each in page:
+        lines = posted.get(each.transfer_id, [])
+        if lines != _expected_lines(each):
+            found.append(Violation("W3", each.transfer_id, f"{each.state}, but posted {lines}"))
+        held = holds.get(each.hold_id)
+        if held != _expected_hold(each):
+            found.append(Violation("W3", each.transfer_id, f"{each.state}, its hold: {held}"))
+    return found
+
+
+async def _check_strays(transaction: Transaction) -> list[Violation]:
+    entry_id = ledger.entries.c.entry_id
+    lines = (
+        _clearing_lines()
+        .add_columns(transfers.c.transfer_id)
+        .outerjoin(transfers, ledger.entries.c.reference == transfers.c.transfer_id)
+        .order_by(entry_id)
+        .limit(_PAGE)
+    )
+    found: list[Violation] = []
+    last = ""
+    while page := await transaction.all(lines.where(entry_id > last)):
+        found += [
+            Violation(
+                "W4",
+                row.reference or row.entry_id,
+                f"{row.side} {row.amount_minor} {row.currency} on clearing without a transfer",
             )
-        wanted = _expected_hold(transfer)
-        held = holds.get(transfer.hold_id)
-        if held != wanted:
-            violations.append(
-                Violation("W3", transfer.transfer_id, f"{transfer.state}, its hold: {held}")
-            )
-    violations += [
-        Violation("W4", reference or "-", f"{lines} on clearing without a transfer")
-        for reference, lines in posted.items()
-    ]
-    return violations
+            for row in page
+            if row.transfer_id is None
+        ]
+        last = page[-1].entry_id
+    return found
+
+
+def _clearing_lines() -> Select[Any]:
+    entries, postings, accounts = ledger.entries, ledger.postings, ledger.accounts
+    return (
+        select(
+            entries.c.entry_id,
+            entries.c.reference,
+            postings.c.side,
+            postings.c.amount_minor,
+            postings.c.currency,
+        )
+        .join_from(postings, entries, postings.c.entry_id == entries.c.entry_id)
+        .join(accounts, postings.c.account_id == accounts.c.account_id)
+        .where(accounts.c.type == AccountType.CLEARING.value)
+    )
 
 
 def _expected_lines(transfer: Transfer) -> list[tuple[str, int, str]]:

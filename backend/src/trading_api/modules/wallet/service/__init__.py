@@ -1,7 +1,7 @@
 """Use cases: each public method is one atomic unit and returns after its commit."""
 
 from trading_api.modules.wallet.service.exchange import ExchangeService
-from trading_api.modules.wallet.service.operations import OperationsService
+from trading_api.modules.wallet.service.operations import OperationsService, Verified
 from trading_api.modules.wallet.service.statements import StatementService
 from trading_api.modules.wallet.service.till import Till, WakeStream, stream_of
 from trading_api.modules.wallet.service.transfers import TransferService
@@ -19,6 +19,7 @@ __all__ = [
     "Till",
     "TransactionPage",
     "TransferService",
+    "Verified",
     "WakeStream",
     "WalletService",
     "WalletView",

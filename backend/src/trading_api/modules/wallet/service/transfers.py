@@ -6,7 +6,8 @@ taken by whoever comes first, carries on. Two that take the same step at once do
 end answers both alike, and of two saves the second finds the transfer moved on.
 """
 
-from collections.abc import Awaitable, Callable, Mapping
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -19,7 +20,7 @@ from trading_api.contracts.wallet import TransferClosed
 from trading_api.kernel.clock import Clock
 from trading_api.kernel.errors import FieldError, TradingError, UnavailableError
 from trading_api.kernel.values import Money
-from trading_api.ledger.checks import Violation
+from trading_api.ledger.checks import NotCheckedError, Violation
 from trading_api.ledger.domain import HoldRequest, PostedEntry
 from trading_api.modules.wallet.domain import (
     Transfer,
@@ -53,6 +54,7 @@ OWN_WALLET: Final = "wallet"
 
 _STEPS_MAX = 6
 _OPEN_MAX = 200
+_DRIVEN_AT_ONCE = 8
 _RETRY_AFTER = timedelta(seconds=1)
 """The request that began a transfer has this long to finish it by itself."""
 _CLEARING_ATTEMPTS = 5
@@ -202,14 +204,32 @@ class TransferService:
             return await repository.get_transfer(snapshot, transfer_id)
 
     async def drive_open(self, *, now: datetime) -> int:
-        """Take every transfer that was left open one turn further; return how many are."""
-        async with self._database.snapshot() as snapshot:
-            waiting = await repository.list_open(
-                snapshot, limit=_OPEN_MAX, before=now - _RETRY_AFTER
-            )
-        for each in waiting:
-            await self.drive(transfer_id=each.transfer_id)
-        return len(waiting)
+        """Take every transfer that was left open one turn further; return how many are.
+
+        Several at once, so that one whose other end answers slowly doesn't hold up the rest; one
+        that fails is logged and left for the next turn.
+        """
+        waiting = self._list_waiting(before=now - _RETRY_AFTER)
+        turn = asyncio.Lock()
+
+        async def drive_next() -> bool:
+            async with turn:
+                each = await anext(waiting, None)
+            if each is None:
+                return False
+            try:
+                await self.drive(transfer_id=each.transfer_id)
+            except Exception:
+                log.exception("transfer_stuck", transfer_id=each.transfer_id)
+            return True
+
+        async def drive_all() -> int:
+            count = 0
+            while await drive_next():
+                count += 1
+            return count
+
+        return sum(await asyncio.gather(*(drive_all() for _ in range(_DRIVEN_AT_ONCE))))
 
     async def get_transfer(self, *, user_id: str, transfer_id: str) -> Transfer:
         """Return one of a user's transfers.
@@ -231,11 +251,11 @@ class TransferService:
         page = found[:limit]
         return page, page[-1].transfer_id if len(found) > limit else None
 
-    async def check_clearing(self) -> list[Violation] | None:
+    async def check_clearing(self) -> list[Violation]:
         """Prove that the two ledgers' clearing accounts net to the transfers in flight.
 
-        Returns:
-            What is wrong; None where the other ledger can't be asked, or never stood still.
+        Raises:
+            NotCheckedError: The other ledger can't be asked, or never stood still.
         """
         for _ in range(_CLEARING_ATTEMPTS):
             before, open_before = await self._clearing()
@@ -243,13 +263,28 @@ class TransferService:
                 theirs, states = await self._accounts.find_states(
                     [each.transfer_id for each in open_before]
                 )
-            except UnavailableError:
-                return None
+            except UnavailableError as error:
+                raise NotCheckedError(
+                    f"the trading accounts can't be asked: {error.message}"
+                ) from error
             after, open_after = await self._clearing()
             # Whatever moves over there is open over here meanwhile.
             if before == after and open_before == open_after:
                 return _unsettled(before, theirs, open_before, states)
-        return None
+        raise NotCheckedError("transfers never stood still meanwhile; ask again")
+
+    async def _list_waiting(self, *, before: datetime) -> AsyncIterator[Transfer]:
+        last = ""
+        while True:
+            async with self._database.snapshot() as snapshot:
+                page = await repository.list_open(
+                    snapshot, limit=_OPEN_MAX, before=before, after=last
+                )
+            for each in page:
+                yield each
+            if len(page) < _OPEN_MAX:
+                return
+            last = page[-1].transfer_id
 
     async def _find_replay(
         self, user_id: str, key: str | None, body: Mapping[str, str | None]

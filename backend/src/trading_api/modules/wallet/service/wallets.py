@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 
+import structlog
+
 from trading_api.kernel.clock import to_us
 from trading_api.kernel.errors import FieldError
 from trading_api.kernel.values import Money
@@ -40,6 +42,8 @@ from trading_api.modules.wallet.repository import WalletEvent
 from trading_api.modules.wallet.repository import transfers as transfer_rows
 from trading_api.modules.wallet.service.till import Till, in_wallet_terms, zero_balance
 from trading_api.runtime.database import Idempotency, Inbox, Transaction
+
+log = structlog.get_logger("wallet")
 
 CONSUMER = "wallet.open_wallet"
 """Name under which the inbox keeps which registrations opened their wallet."""
@@ -358,7 +362,11 @@ class WalletService:
                 limit=_DUE_MAX,
             )
         for each in due:
-            await self._close_due(each.funding_id, now)
+            try:
+                await self._close_due(each.funding_id, now)
+            except Exception:
+                # The others don't wait for it; it is tried again at the next turn.
+                log.exception("funding_not_closed", funding_id=each.funding_id)
         return len(due)
 
     async def _close_due(self, funding_id: str, now: datetime) -> None:

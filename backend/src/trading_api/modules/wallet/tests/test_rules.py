@@ -19,7 +19,7 @@ from trading_api.modules.wallet.consumers import Sweeper
 from trading_api.modules.wallet.domain import Limits, Rate, WalletLimits
 from trading_api.modules.wallet.domain.exchange import convert
 from trading_api.modules.wallet.errors import AmountTooSmallError
-from trading_api.modules.wallet.service import WithdrawalPolicy
+from trading_api.modules.wallet.service import Verified, WithdrawalPolicy
 from trading_api.modules.wallet.settings import WalletSettings
 from trading_api.modules.wallet.tests.builders import FakeRates
 from trading_api.modules.wallet.tests.conftest import NOW, make_services
@@ -152,7 +152,7 @@ async def test_withdrawal_when_destination_is_new_then_cools_off(client_of, cloc
         now=clock.now(), destination=body["destination"],
     )  # fmt: skip
     assert known.is_settled
-    assert await services.operations.verify() == []
+    assert await services.operations.verify() == Verified()
 
 
 async def test_exchange_when_made_then_both_legs_and_spread_balance(client_of):
@@ -362,7 +362,7 @@ async def test_fees_when_asked_then_say_what_exchange_costs(client_of):
 
 async def test_deposit_when_services_are_plain_then_proven(services):
     await deposit(services.wallets)
-    assert await services.operations.verify() == []
+    assert await services.operations.verify() == Verified()
 
 
 def test_settings_when_amounts_are_bad_then_each_is_named():

@@ -21,6 +21,7 @@ from trading_api.modules.wallet.errors import (
     InsufficientFundsError,
     RangeInvertedError,
 )
+from trading_api.modules.wallet.service import Verified
 from trading_api.modules.wallet.tests.conftest import NOW
 
 ALICE = "usr_alice"
@@ -87,7 +88,7 @@ async def test_wallet_when_first_asked_for_then_opened_empty_in_the_demo_book(se
     assert await balances(service) == {"USD": ("0.00", "0.00", "0.00")}
     again = await service.get_summary(user_id=ALICE, currency=None, now=NOW)
     assert again.wallet == summary.wallet
-    assert await services.operations.verify() == []
+    assert await services.operations.verify() == Verified()
 
 
 async def test_wallet_when_registration_is_told_twice_then_opened_once(service, database):
@@ -126,7 +127,7 @@ async def test_deposit_when_settled_then_balance_fact_and_stream_agree(
     assert events[0].line.entry_id == receipt.entry_id
     assert wallet.last_event_sequence == 2
     assert wakes.seen == [(f"wallet:{ALICE}", 2)]
-    assert await services.operations.verify() == []
+    assert await services.operations.verify() == Verified()
 
 
 async def test_withdrawal_when_covered_then_taken_else_refused_without_a_trace(service, database):
@@ -172,7 +173,7 @@ async def test_deposit_when_largest_amount_then_exact(services, service):
     assert str(receipt.running_balance) == "10000000000000.00"
     bitcoin = await deposit(service, "0.00000001", currency="BTC")
     assert str(bitcoin.running_balance) == "0.00000001"
-    assert await services.operations.verify() == []
+    assert await services.operations.verify() == Verified()
 
 
 async def test_request_when_repeated_with_key_then_first_receipt_and_one_effect(service, database):
@@ -211,7 +212,7 @@ async def test_withdrawals_when_100_race_for_100_then_exactly_ten_of_ten(service
         *(f"{number}0.00" if number else "0.00" for number in range(10)),
         "100.00",
     ]
-    assert await services.operations.verify() == []
+    assert await services.operations.verify() == Verified()
 
 
 async def test_transactions_when_paged_over_currencies_then_each_line_once(service, clock):
@@ -271,7 +272,7 @@ async def test_manual_deposit_when_settled_then_posted_once(services, manual_ser
         await manual_service.settle_funding(funding_id="fnd_x", operator_id="usr_op", now=NOW)
     summary = await manual_service.get_summary(user_id=ALICE, currency="USD", now=NOW)
     assert (summary.wallet.book, str(summary.lifetime_deposits)) == ("funded", "50.00")
-    assert await services.operations.verify() == []
+    assert await services.operations.verify() == Verified()
 
 
 async def test_manual_withdrawal_when_refused_or_settled_then_hold_ends(
@@ -298,14 +299,17 @@ async def test_manual_withdrawal_when_refused_or_settled_then_hold_ends(
         *("5.00", "5.00"),
     ]
     assert wakes.seen[-1] == (f"wallet:{ALICE}", wallet.last_event_sequence)
-    assert await services.operations.verify() == []
+    assert await services.operations.verify() == Verified()
 
 
 async def test_verify_when_a_stream_event_is_missing_then_found(services, service, database):
     await deposit(service, "5")
     async with database.transaction() as transaction:
         await transaction.execute(text("DELETE FROM wallet.wallet_events WHERE kind = 'entry'"))
-    assert {violation.id for violation in await services.operations.verify()} == {"W1", "W2"}
+    assert {violation.id for violation in (await services.operations.verify()).violations} == {
+        "W1",
+        "W2",
+    }
 
 
 async def test_verify_when_a_balance_is_edited_then_found(services, service, database):
@@ -316,4 +320,4 @@ async def test_verify_when_a_balance_is_edited_then_found(services, service, dat
             .values(balance_minor=501)
             .where(tables.ledger.accounts.c.is_customer)
         )
-    assert {violation.id for violation in await services.operations.verify()} == {"L3"}
+    assert {violation.id for violation in (await services.operations.verify()).violations} == {"L3"}

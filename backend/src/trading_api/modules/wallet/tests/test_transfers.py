@@ -1,6 +1,7 @@
 """The saga between wallet and trading account: kills, lost answers, expiry, races, proofs."""
 
 import asyncio
+from dataclasses import replace
 from decimal import Decimal
 
 import pytest
@@ -24,6 +25,8 @@ from trading_api.modules.wallet.errors import (
     WalletFrozenError,
 )
 from trading_api.modules.wallet.ports import AccountSide
+from trading_api.modules.wallet.repository import transfers as repository
+from trading_api.modules.wallet.service import Verified
 from trading_api.modules.wallet.service.transfers import LIFETIME
 from trading_api.modules.wallet.tests.builders import ACCOUNT, FakeAccounts
 from trading_api.modules.wallet.tests.conftest import NOW, make_services
@@ -90,13 +93,13 @@ async def ensure_moved(services, accounts, *, to_account, minor=30_00) -> None:
     total = Decimal(100_00 - sign * minor) / 100
     assert await usd(services) == (f"{total:.2f}", "0.00", f"{total:.2f}")
     assert (accounts.cash_minor, accounts.held_minor) == (500_00 + sign * minor, 0)
-    assert await services.operations.verify() == []
+    assert await services.operations.verify() == Verified()
 
 
 async def ensure_untouched(services, accounts) -> None:
     assert await usd(services) == ("100.00", "0.00", "100.00")
     assert (accounts.cash_minor, accounts.held_minor) == (500_00, 0)
-    assert await services.operations.verify() == []
+    assert await services.operations.verify() == Verified()
 
 
 @BOTH
@@ -138,7 +141,7 @@ async def test_transfer_when_killed_at_any_step_then_completes_after_restart(
         killed = make_services(database, clock, wakes, accounts=accounts, crash_point=crash)
         with pytest.raises(KilledError):
             await start(killed, "10.00", to_account=to_account, client_id=f"at-{point}")
-        assert await services.operations.verify() == [], point
+        assert await services.operations.verify() == Verified(), point
         if point != "wallet.begin.before_commit":
             moved += 10_00
         clock.advance(2)
@@ -155,7 +158,7 @@ async def test_transfer_when_killed_at_any_step_then_completes_after_restart(
         assert accounts.cash_minor == total["cash"] + sign * moved, point
         held = (await balances(services.wallets))["USD"]
         assert held == (f"{Decimal(total['wallet'] - sign * moved) / 100:.2f}", "0.00", held[0])
-        assert await services.operations.verify() == [], point
+        assert await services.operations.verify() == Verified(), point
 
 
 @BOTH
@@ -176,7 +179,7 @@ async def test_transfer_when_each_answer_is_lost_once_then_moved_exactly_once(
     await deposit(services.wallets)
     started = await start(services, to_account=to_account)
     assert started.transfer.is_open
-    assert await services.operations.verify() == []
+    assert await services.operations.verify() == Verified()
     for _ in range(3):
         clock.advance(2)
         await services.transfers.drive_open(now=clock.now())
@@ -277,7 +280,7 @@ async def test_transfer_when_refused_after_it_began_then_failed_with_the_reason(
     expected = "account_not_found" if to_account else "insufficient_cash"
     assert found.failure_code == f"wallet.transfer.{expected}"
     assert await usd(services) == ("100.00", "0.00", "100.00")
-    assert await services.operations.verify() == []
+    assert await services.operations.verify() == Verified()
 
 
 def _refusing_credit(accounts):
@@ -370,7 +373,7 @@ async def test_transfers_when_both_ways_at_once_then_money_is_conserved(side, ac
     )
     total = Decimal((await usd(side))[0]) * 100 + accounts.cash_minor
     assert total == 600_00
-    assert await side.operations.verify() == []
+    assert await side.operations.verify() == Verified()
 
 
 async def test_transfer_when_driven_by_several_at_once_then_moved_once(database, clock, wakes):
@@ -382,6 +385,47 @@ async def test_transfer_when_driven_by_several_at_once_then_moved_once(database,
     silent.clear()
     await asyncio.gather(*(services.transfers.drive(transfer_id=transfer_id) for _ in range(8)))
     await ensure_moved(services, accounts, to_account=True)
+
+
+async def test_drive_open_when_some_are_stuck_then_the_others_go_on(database, clock, wakes):
+    silent = {"credit"}
+    accounts = FakeAccounts(cash_minor=500_00, fails=lambda step, _when: step in silent)
+    services = make_services(database, clock, wakes, accounts=accounts)
+    await deposit(services.wallets)
+    good = (await start(services)).transfer
+    async with database.transaction() as transaction:
+        for number in range(205):
+            stuck = replace(good, transfer_id=f"trf_0{number:03d}", client_transfer_id=None)
+            await repository.add_transfer(transaction, stuck)
+    silent.clear()
+    has_moved = asyncio.Event()
+    credit = accounts.credit
+
+    async def credit_one(transfer):
+        if transfer.transfer_id == "trf_0000":
+            await has_moved.wait()
+        if transfer.transfer_id == "trf_0001":
+            raise KeyError("a mistake of ours")
+        if transfer.transfer_id != good.transfer_id:
+            raise UnavailableError("no answer")
+        has_moved.set()
+        return await credit(transfer)
+
+    accounts.credit = credit_one  # type: ignore[method-assign]
+    clock.advance(2)
+    # The first waits until the last, which is on the second page, has moved.
+    async with asyncio.timeout(20):
+        assert await services.transfers.drive_open(now=clock.now()) == 206
+    found = await services.transfers.get_transfer(user_id=ALICE, transfer_id=good.transfer_id)
+    assert found.state is TransferState.COMPLETED
+
+
+async def test_verify_when_the_other_ledger_is_away_then_told_as_not_checked(side, accounts):
+    await start(side)
+    accounts.fails = lambda step, _when: step == "find_states"
+    found = await side.operations.verify()
+    assert (found.violations, len(found.not_checked)) == ((), 1)
+    assert "clearing: the trading accounts can't be asked" in found.not_checked[0]
 
 
 @pytest.mark.parametrize(
@@ -396,11 +440,11 @@ async def test_verify_when_a_transfer_is_edited_then_found(side, database, plant
     await start(side)
     async with database.transaction() as transaction:
         await transaction.execute(text(planted))
-    assert found in {each.id for each in await side.operations.verify()}
+    assert found in {each.id for each in (await side.operations.verify()).violations}
 
 
 @pytest.mark.parametrize("lost", [1, -1])
 async def test_verify_when_clearing_accounts_dont_net_then_found(side, accounts, lost):
     await start(side)
     accounts.clearing_minor += lost
-    assert [each.id for each in await side.operations.verify()] == ["W5"]
+    assert [each.id for each in (await side.operations.verify()).violations] == ["W5"]

@@ -139,11 +139,12 @@ def add_operator_routes(router: ModuleRouter, services: Services, *, clock: Cloc
     async def verify() -> VerifyView:
         found = await services.operations.verify()
         return VerifyView(
-            ok=not found,
+            ok=not found.violations,
             violations=[
                 ViolationView(id=each.id, subject=each.subject, message=each.message)
-                for each in found[:1000]
+                for each in found.violations[:1000]
             ],
+            not_checked=list(found.not_checked),
             checked_at=clock.now(),
         )
 

@@ -4,7 +4,7 @@ import asyncio
 import sqlite3
 import threading
 from collections.abc import AsyncIterator, Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -36,16 +36,21 @@ async def database(tmp_path: Path) -> AsyncIterator[Database]:
 def offloaded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the threads that work was handed to."""
     names: list[str] = []
-    submit = inline._threads.submit
 
-    def noted(work: Callable[..., object], *args: object) -> Future[object]:
-        def run() -> object:
-            names.append(threading.current_thread().name)
-            return work(*args)
+    def note(threads: ThreadPoolExecutor) -> None:
+        submit = threads.submit
 
-        return submit(run)
+        def noted(work: Callable[..., object], *args: object) -> Future[object]:
+            def run() -> object:
+                names.append(threading.current_thread().name)
+                return work(*args)
 
-    monkeypatch.setattr(inline._threads, "submit", noted)
+            return submit(run)
+
+        monkeypatch.setattr(threads, "submit", noted)
+
+    note(inline._threads)
+    note(inline._writers)
     return names
 
 
@@ -65,6 +70,16 @@ async def test_quick_statements_stay_on_the_loop_and_the_commit_leaves_it(
     assert len(offloaded) == 1
     assert await count(database) == 100
     assert len(offloaded) == 1
+
+
+async def test_commit_when_every_thread_reads_then_it_waits_for_none(database: Database) -> None:
+    has_committed = threading.Event()
+    readers = [inline._threads.submit(has_committed.wait, 10) for _ in range(4)]
+    async with database.transaction() as transaction:
+        await transaction.execute(ITEMS.insert(), {"id": 1})
+    is_any_done = any(each.done() for each in readers)
+    has_committed.set()
+    assert not is_any_done
 
 
 async def test_long_list_of_rows_is_written_in_a_thread(

@@ -40,6 +40,8 @@ _STEPS_BETWEEN_LOOKS = 4000
 """Steps of SQLite's machine between looks at the clock; about a fifth of a millisecond."""
 
 _threads = ThreadPoolExecutor(4, thread_name_prefix="sqlite")
+_writers = ThreadPoolExecutor(16, thread_name_prefix="sqlite-writer")
+"""For beginning and committing: a database has one writer, and it mustn't wait for long reads."""
 
 
 class InlineConnection(sqlite3.Connection):
@@ -58,7 +60,7 @@ class InlineConnection(sqlite3.Connection):
     def commit(self) -> None:
         """Commit in a thread: the disk takes its time."""
         if self.in_transaction:
-            in_thread(super().commit)
+            in_thread(super().commit, _writers)
 
     def _is_late(self) -> bool:
         return self.deadline is not None and time.perf_counter() > self.deadline
@@ -140,18 +142,18 @@ class InlineCursor(sqlite3.Cursor):
                 raise
         finally:
             super().execute(f"PRAGMA busy_timeout={connection.busy_milliseconds}")
-        in_thread(run)
+        in_thread(run, _writers)
 
 
-def in_thread(work: Callable[[], T]) -> T:
+def in_thread(work: Callable[[], T], threads: ThreadPoolExecutor = _threads) -> T:
     """Run work in a thread while the event loop goes on; here, where nobody awaits."""
-    return await_only(_to_the_end(work)) if in_greenlet() else work()
+    return await_only(_to_the_end(work, threads)) if in_greenlet() else work()
 
 
-async def _to_the_end(work: Callable[[], T]) -> T:
+async def _to_the_end(work: Callable[[], T], threads: ThreadPoolExecutor) -> T:
     """Wait for work in a thread even when the task is cancelled; its next wait is cancelled."""
     loop, task = asyncio.get_running_loop(), asyncio.current_task()
-    future = loop.run_in_executor(_threads, work)
+    future = loop.run_in_executor(threads, work)
     is_cancelled = False
     while not future.done():
         try:

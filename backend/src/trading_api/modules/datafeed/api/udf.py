@@ -23,6 +23,7 @@ from trading_api.modules.datafeed.api.v1 import (
     find_ready_bars,
     parse_query,
     parse_query_string,
+    trader_of,
 )
 from trading_api.modules.datafeed.errors import InstrumentNotFoundError, MarketDataMissingError
 from trading_api.modules.datafeed.service import DatafeedService, MarkService
@@ -183,16 +184,17 @@ def build_udf_router(
         response_model=list[schemas.ExecutionMarkView],
         responses=_ERRORS,
         errors=BARS_ERRORS,
-        summary="List the user's own executions as marks on bars, at most ten a bar",
+        summary="List my executions (scope broker:read) as marks on bars, at most ten a bar",
     )
     async def list_marks(
         query: Annotated[schemas.MarksQuery, Query()], principal: OptionalPrincipal
     ) -> Response:
-        if principal is None:
+        user_id = trader_of(principal)
+        if user_id is None:
             await service.resolve(symbol=query.symbol)
             return _json([])
         found = await marks.list_execution_marks(
-            user_id=principal.user_id,
+            user_id=user_id,
             symbol=query.symbol,
             resolution=query.resolution,
             from_time=query.from_time,

@@ -146,7 +146,7 @@ def build_router(
         response_model=list[schemas.MarkView],
         response_model_exclude_none=True,
         errors=BARS_ERRORS,
-        summary="List marks of a chart: my executions, the instrument's splits",
+        summary="List marks of a chart: my executions (scope broker:read), the instrument's splits",
     )
     async def list_marks(
         principal: OptionalPrincipal,
@@ -163,14 +163,22 @@ def build_router(
             "to_time": int(now.timestamp()) if to_time is None else to_time,
             "now": now,
         }
-        executions = (
-            await marks.list_execution_marks(user_id=principal.user_id, **window)
-            if principal
-            else []
-        )
+        user_id = trader_of(principal)
+        executions = await marks.list_execution_marks(user_id=user_id, **window) if user_id else []
         return _json(schemas.mark_views(executions, await marks.list_split_marks(**window)))
 
     return router
+
+
+def trader_of(principal: Principal | None) -> str | None:
+    """Return whose executions a chart may show; None: nobody's.
+
+    Whoever may read market data mayn't therefore read the broker's; and a share token shows one
+    account, while marks are of all.
+    """
+    if principal is None or principal.account_id is not None:
+        return None
+    return principal.user_id if "broker:read" in principal.scopes else None
 
 
 def build_internal_router(*, service: DatafeedService, clock: Clock) -> ModuleRouter:

@@ -1,13 +1,17 @@
 """Marks lie on bars: the user's executions on prices, splits under the time scale."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 from trading_api.kernel.errors import UnavailableError
+from trading_api.modules.datafeed.api.v1 import trader_of
 from trading_api.modules.datafeed.domain.mark import OwnExecution, place_executions
 from trading_api.modules.datafeed.tests.builders import seconds
 from trading_api.modules.datafeed.tests.conftest import NOW, PREFIX, ClientOf
+from trading_api.runtime.http import Access
+from trading_api.runtime.identity import Principal
 
 NOW_SECONDS = int(NOW.timestamp())
 
@@ -49,7 +53,8 @@ class Away:
 async def test_executions_are_marked_on_the_bar_they_fell_into(client_of: ClientOf) -> None:
     bought = an_execution(1, NOW - timedelta(hours=2))
     sold = an_execution(2, NOW - timedelta(seconds=1), is_buy=False)
-    client = client_of("datafeed:read", executions=Executions(bought, sold))
+    known = Executions(bought, sold)
+    client = client_of("datafeed:read", "broker:read", executions=known)
     window: dict[str, str | int] = {
         "from": NOW_SECONDS - 86_400,
         "to": NOW_SECONDS,
@@ -75,6 +80,28 @@ async def test_executions_are_marked_on_the_bar_they_fell_into(client_of: Client
         ("execution", "buy", "430.47"),
         ("execution", "sell", "430.47"),
     ]
+    # Who may read market data mayn't therefore see what somebody trades.
+    for stranger in (
+        client_of("datafeed:read", executions=known),
+        client_of("datafeed:read", access=Access.public(), executions=known),
+        client_of(access=Access.public(), executions=known),
+    ):
+        for path in ("udf/marks", "marks"):
+            answer = await stranger.get(f"{PREFIX}/{path}", params={"symbol": "AAPL", **window})
+            assert (answer.status_code, answer.json()) == (200, [])
+
+
+def test_a_share_token_names_no_trader_although_it_reads_the_broker() -> None:
+    owner = Principal(
+        user_id="usr_tests",
+        session_id="ses_tests",
+        roles=frozenset(),
+        scopes=frozenset({"datafeed:read", "broker:read"}),
+        carrier="api_key",
+        expires_at_seconds=0,
+    )
+    assert trader_of(owner) == "usr_tests"
+    assert trader_of(replace(owner, account_id="acc_1")) is None
 
 
 async def test_splits_are_marked_under_the_time_scale_of_hist_alone(client_of: ClientOf) -> None:
@@ -104,7 +131,7 @@ async def test_splits_are_marked_under_the_time_scale_of_hist_alone(client_of: C
 
 
 async def test_marks_without_the_broker_are_an_error_of_udf_shape(client_of: ClientOf) -> None:
-    client = client_of("datafeed:read", executions=Away())
+    client = client_of("datafeed:read", "broker:read", executions=Away())
     answer = await client.get(
         f"{PREFIX}/udf/marks?symbol=AAPL&from=0&to={NOW_SECONDS}&resolution=D"
     )

@@ -6,6 +6,7 @@ pyarrow is loaded on first use alone: its libraries would cost every process 60 
 import hashlib
 import io
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +91,9 @@ class CsvFile:
         """Return the decimals of prices and of volumes at the file's beginning."""
         prices = volumes = 0
         for line in self._sample:
-            for name, value in zip(self._fields, self._split(line), strict=False):
+            # What isn't text is a bad line, with its number, once it is read.
+            values = line.decode("utf-8", "replace")
+            for name, value in zip(self._fields, self._values(values), strict=False):
                 if name in ("open", "high", "low", "close"):
                     prices = max(prices, decimals_of(value))
                 elif name == "volume":
@@ -132,7 +135,7 @@ class CsvFile:
                     column_types=types, include_columns=included, null_values=[]
                 ),
             )
-        except pa.ArrowInvalid:
+        except pa.ArrowException:
             return None
         if table.num_rows != lines or any(column.null_count for column in table.columns):
             return None
@@ -194,6 +197,9 @@ class CsvFile:
             text = line.decode("utf-8")
         except UnicodeDecodeError:
             raise ValueError("the line is not UTF-8") from None
+        return self._values(text)
+
+    def _values(self, text: str) -> list[str]:
         return [value.strip().strip('"') for value in text.split(self._separator)]
 
 
@@ -201,27 +207,29 @@ class ParquetFile:
     """Bars of a Parquet file with columns named like the fields."""
 
     def __init__(self, path: Path) -> None:
-        import pyarrow as pa
         from pyarrow import parquet
 
-        try:
+        with _readable("this is no Parquet file"):
             self._file = parquet.ParquetFile(path)
-        except (pa.ArrowInvalid, OSError) as error:
-            raise ImportUnreadableError("this is no Parquet file") from error
+            names = self._file.schema_arrow.names
         self.size = self._file.metadata.num_rows
         self._names: dict[str, str] = {}
-        for name in self._file.schema_arrow.names:
+        for name in names:
             field = field_of(name)
-            if field and field not in self._names:
+            if field in self._names or names.count(name) > 1:
+                raise ImportUnreadableError(f"the file names the column {name[:32]!r} twice")
+            if field:
                 self._names[field] = name
         _ensure_complete(self._names)
 
     def guess_decimals(self) -> tuple[int, int]:
         """Return the decimals of prices and of volumes at the file's beginning."""
         stored = self._file.schema_arrow.metadata or {}
-        if b"price_decimals" in stored:
-            return int(stored[b"price_decimals"]), int(stored[b"volume_decimals"])
-        batch = next(iter(self._file.iter_batches(1_000)), None)
+        told = [stored.get(name, b"") for name in (b"price_decimals", b"volume_decimals")]
+        if all(each.isdigit() and int(each) <= DECIMALS_MAX for each in told):
+            return int(told[0]), int(told[1])
+        with _readable():
+            batch = next(iter(self._file.iter_batches(1_000)), None)
         if batch is None:
             return 0, 0
         found = {
@@ -236,14 +244,15 @@ class ParquetFile:
         """Yield the file's rows from where ``reached`` says, judged."""
         skip = reached.position
         wanted = list(self._names.values())
-        for batch in self._file.iter_batches(_BATCH_ROWS, columns=wanted):
-            if skip >= batch.num_rows:
-                skip -= batch.num_rows
-                continue
-            rows, skip = batch.slice(skip), 0
-            judged = self._judge(rows, spec, reached)
-            reached = judged.reached
-            yield judged
+        with _readable():
+            for batch in self._file.iter_batches(_BATCH_ROWS, columns=wanted):
+                if skip >= batch.num_rows:
+                    skip -= batch.num_rows
+                    continue
+                rows, skip = batch.slice(skip), 0
+                judged = self._judge(rows, spec, reached)
+                reached = judged.reached
+                yield judged
 
     def _judge(self, rows: Any, spec: ImportSpec, reached: Reached) -> Batch:
         count = rows.num_rows
@@ -390,6 +399,19 @@ def _columns_of(head: bytes) -> tuple[str, list[str]]:
         raise ImportUnreadableError("the first line names a column twice")
     _ensure_complete({name: name for name in named})
     return separator, fields
+
+
+@contextmanager
+def _readable(
+    reason: str = "the file is damaged, or holds what can't be read as bars",
+) -> Iterator[None]:
+    """Make what pyarrow stumbles over an error of whoever brought the file."""
+    import pyarrow as pa
+
+    try:
+        yield
+    except (pa.ArrowException, OSError) as error:
+        raise ImportUnreadableError(reason) from error
 
 
 def _ensure_complete(names: dict[str, str]) -> None:

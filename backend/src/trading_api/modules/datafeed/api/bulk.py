@@ -12,7 +12,7 @@ from fastapi.responses import StreamingResponse
 from trading_api.kernel.clock import Clock
 from trading_api.modules.datafeed import schemas
 from trading_api.modules.datafeed.domain.columns import EMPTY, Columns
-from trading_api.modules.datafeed.domain.importing import DECIMALS_MAX
+from trading_api.modules.datafeed.domain.importing import DECIMALS_MAX, SERIES_ID
 from trading_api.modules.datafeed.errors import (
     ImportBusyError,
     ImportMismatchError,
@@ -141,9 +141,7 @@ def build_bulk_router(
     )
     async def import_bars(
         request: Request,
-        series: Annotated[
-            str, Query(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$", description="made where new")
-        ],
+        series: Annotated[str, Query(pattern=f"^{SERIES_ID}$", description="made where new")],
         resolution: Annotated[schemas.ResolutionText, Query()],
         format: Annotated[Literal["csv", "parquet"], Query()] = "csv",  # noqa: A002
         price_decimals: Annotated[int | None, Query(ge=0, le=DECIMALS_MAX)] = None,

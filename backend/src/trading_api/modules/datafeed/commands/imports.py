@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from rich.table import Table
 
 from trading_api.kernel.clock import Clock
 from trading_api.kernel.errors import TradingError
+from trading_api.modules.datafeed.domain.importing import DECIMALS_MAX, SERIES_ID
 from trading_api.modules.datafeed.domain.instrument import AssetClass, Exchange, Instrument
 from trading_api.modules.datafeed.errors import ImportRefusedError
 from trading_api.modules.datafeed.ports import BarSource
@@ -108,12 +110,15 @@ def _parser() -> argparse.ArgumentParser:
         description="Import a CSV or Parquet file of bars into a series, all of it or nothing. "
         "An import that was interrupted goes on where it stopped.",
     )
+    decimals = range(DECIMALS_MAX + 1)
     parser.add_argument("file", type=Path)
-    parser.add_argument("--series", required=True, help="its name, such as btcusd-1; made if new")
+    parser.add_argument(
+        "--series", type=_series_id, required=True, help="its name, such as btcusd-1; made if new"
+    )
     parser.add_argument("--resolution", required=True, help="of the bars: 1, 60, 1D, …")
     parser.add_argument("--format", default="", choices=["", "csv", "parquet"])
-    parser.add_argument("--price-decimals", type=int)
-    parser.add_argument("--volume-decimals", type=int)
+    parser.add_argument("--price-decimals", type=int, choices=decimals)
+    parser.add_argument("--volume-decimals", type=int, choices=decimals)
     parser.add_argument("--license", default="unknown", help="what may be done with the data")
     parser.add_argument("--skip-bad", action="store_true", help="import the good lines anyway")
     listing = parser.add_argument_group("listing it as an instrument of HIST")
@@ -124,6 +129,12 @@ def _parser() -> argparse.ArgumentParser:
     listing.add_argument("--session", default="24x7")
     listing.add_argument("--time-zone", default="Etc/UTC")
     return parser
+
+
+def _series_id(text: str) -> str:
+    if re.fullmatch(SERIES_ID, text) is None:
+        raise argparse.ArgumentTypeError("a series' name is of a-z, 0-9, dot, dash and _")
+    return text
 
 
 def _instrument(options: argparse.Namespace, source: BarSource) -> Instrument | None:

@@ -17,7 +17,7 @@ from trading_api.modules.datafeed.domain.resolution import Resolution, Unit
 
 DAY_SECONDS = 86_400
 _HOUR_SECONDS = 3_600
-_MONDAY_OFFSET_DAYS = 3
+MONDAY_OFFSET_DAYS = 3
 """1970-01-01 was a Thursday; three days on from a Monday."""
 
 
@@ -117,7 +117,7 @@ def from_days(days: Columns, resolution: Resolution, *, open_every_day: bool) ->
     years = dates.astype("datetime64[Y]").astype(np.int64)
     match unit:
         case Unit.WEEK:
-            keys = (days.time // DAY_SECONDS + _MONDAY_OFFSET_DAYS) // 7 // count
+            keys = (days.time // DAY_SECONDS + MONDAY_OFFSET_DAYS) // 7 // count
         case Unit.MONTH:
             months = dates.astype("datetime64[M]").astype(np.int64)
             keys = years * 12 + months % 12 // count

@@ -13,7 +13,7 @@ from enum import StrEnum
 
 import numpy as np
 
-from trading_api.modules.datafeed.domain.aggregate import DAY_SECONDS
+from trading_api.modules.datafeed.domain.aggregate import DAY_SECONDS, MONDAY_OFFSET_DAYS
 from trading_api.modules.datafeed.domain.columns import Columns
 from trading_api.modules.datafeed.domain.resolution import Resolution, Unit
 
@@ -24,8 +24,14 @@ RAW_MAX = 10**15
 SPIKE_FACTOR = 1_000
 """A close this many times the one before, either way, is a slip of the decimal point."""
 
+TIME_MIN = -62_135_596_800
+"""0001-01-01T00:00:00 UTC; what lies before has no date."""
+
 BAD_LINES_KEPT = 1_000
 """So many bad lines are told one by one; all are counted."""
+
+SERIES_ID = r"[a-z0-9][a-z0-9._-]{0,63}"
+"""What a series may be called."""
 
 FIELDS = ("time", "open", "high", "low", "close", "volume")
 
@@ -159,7 +165,7 @@ def decimals_of(text: str) -> int:
     """Return how many decimals a number needs; 0 where it isn't one."""
     try:
         exponent = Decimal(text).normalize().as_tuple().exponent
-    except InvalidOperation:
+    except ArithmeticError:
         return 0
     return max(0, -exponent) if isinstance(exponent, int) else 0
 
@@ -174,7 +180,8 @@ def are_good(bars: Columns, spec: ImportSpec, reached: Reached) -> bool:
     return bool(
         (np.diff(bars.time, prepend=before) > 0).all()
         and (bars.time % _grid(spec.resolution) == 0).all()
-        and bars.time[-1] + _grid(spec.resolution) <= spec.end_time
+        and bars.time[0] >= TIME_MIN
+        and end_of(int(bars.time[-1]), spec.resolution) <= spec.end_time
         and min(int(column.min()) for column in prices) > 0
         and max(int(column.max()) for column in (*prices, bars.volume)) <= RAW_MAX
         and int(bars.volume.min()) >= 0
@@ -188,8 +195,9 @@ def are_good(bars: Columns, spec: ImportSpec, reached: Reached) -> bool:
 def fault_of(row: Sequence[int], spec: ImportSpec, reached: Reached) -> str | None:
     """Return why a row of (time, open, high, low, close, volume) isn't a good bar."""
     time, open_, high, low, close, volume = row
-    grid = _grid(spec.resolution)
-    if time % grid:
+    if time < TIME_MIN:
+        return "the time is out of range"
+    if time % _grid(spec.resolution):
         return f"time {_shown(time)} is not the start of a bar of {spec.resolution}"
     if reached.last_time is not None and time <= reached.last_time:
         twice = time == reached.last_time
@@ -198,7 +206,7 @@ def fault_of(row: Sequence[int], spec: ImportSpec, reached: Reached) -> str | No
             if twice
             else f"time {_shown(time)} lies before {_shown(reached.last_time)}"
         )
-    if time + grid > spec.end_time:
+    if end_of(time, spec.resolution) > spec.end_time:
         return f"the bar of {_shown(time)} isn't finished yet"
     if min(open_, high, low, close) <= 0:
         return "a price is zero or negative"
@@ -216,10 +224,37 @@ def fault_of(row: Sequence[int], spec: ImportSpec, reached: Reached) -> str | No
     return None
 
 
+def end_of(time: int, resolution: Resolution) -> int:
+    """Return when the bar that starts at ``time`` is over, seconds.
+
+    As bars are built from finer ones, holidays apart: a file of several trading days a bar may
+    take longer than so many calendar days.
+    """
+    count = resolution.count
+    match resolution.unit:
+        case Unit.MINUTE:
+            return time + count * 60
+        case Unit.WEEK:
+            group = (time // DAY_SECONDS + MONDAY_OFFSET_DAYS) // 7 // count
+            return ((group + 1) * count * 7 - MONDAY_OFFSET_DAYS) * DAY_SECONDS
+        case Unit.MONTH:
+            month = int(np.datetime64(time, "s").astype("datetime64[M]").astype(np.int64))
+            first = month - month % 12
+            return _start_of_month(min(first + 12, month - month % 12 % count + count))
+        case _:
+            year = int(np.datetime64(time, "s").astype("datetime64[Y]").astype(np.int64))
+            return min(time + count * DAY_SECONDS, _start_of_month((year + 1) * 12))
+
+
+def _start_of_month(month: int) -> int:
+    """Return the start of a month counted from 1970, seconds."""
+    return int(np.datetime64(month, "M").astype("datetime64[s]").astype(np.int64))
+
+
 def _grid(resolution: Resolution) -> int:
     """Return what a bar's start must be a multiple of, seconds."""
     return 60 if resolution.unit is Unit.MINUTE else DAY_SECONDS
 
 
 def _shown(time: int) -> str:
-    return datetime.fromtimestamp(time, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return f"{np.datetime64(time, 's')}Z"

@@ -1,6 +1,7 @@
 """Files of bars: what is read, what is refused with line and reason, and nothing in between."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from trading_api.modules.datafeed.adapters import bar_formats
 from trading_api.modules.datafeed.adapters.bar_files import BarFiles
 from trading_api.modules.datafeed.adapters.bar_formats import source_of, writer_of
 from trading_api.modules.datafeed.domain.columns import EMPTY, Columns, Window
-from trading_api.modules.datafeed.domain.importing import Batch, ImportSpec, Reached
+from trading_api.modules.datafeed.domain.importing import FIELDS, Batch, ImportSpec, Reached
 from trading_api.modules.datafeed.domain.resolution import parse_resolution
 from trading_api.modules.datafeed.domain.selection import BLOCK_BARS, TextCache, select
 from trading_api.modules.datafeed.domain.text import Scale
@@ -74,6 +75,7 @@ def equal(left: Columns, right: Columns) -> bool:
         ("121,1,1.2,0.9,1.1,5", "time 1970-01-01T00:02:01Z is not the start of a bar of 1"),
         ("9999999960,1,1.2,0.9,1.1,5", "the bar of 2286-11-20T17:46:00Z isn't finished yet"),
         ("yesterday,1,1.2,0.9,1.1,5", "time is not an instant: 'yesterday'"),
+        ("-99999999960,1,1.2,0.9,1.1,5", "the time is out of range"),
     ],
 )
 def test_a_bad_line_is_told_with_its_number_and_reason(
@@ -116,6 +118,94 @@ def test_a_file_without_the_columns_is_no_file_of_bars(tmp_path: Path, head: str
         source_of(a_file(tmp_path, "no", "bars.parquet"))
     with pytest.raises(ImportUnreadableError):
         source_of(a_file(tmp_path, "no", "bars.doc"))
+
+
+@pytest.mark.parametrize(
+    ("resolution", "start", "end"),
+    [
+        ("60", "2025-11-22T01:00", "2025-11-22T02:00"),
+        ("1D", "2025-11-21", "2025-11-22"),
+        ("5D", "2025-11-21", "2025-11-26"),
+        ("5D", "2025-12-30", "2026-01-01"),
+        ("1W", "2025-11-18", "2025-11-24"),
+        ("2W", "2025-11-18", "2025-12-01"),
+        ("1M", "2025-11-03", "2025-12-01"),
+        ("3M", "2025-11-03", "2026-01-01"),
+        ("5M", "2025-11-03", "2026-01-01"),
+    ],
+)
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+def test_a_bar_counts_once_all_of_it_is_over(
+    tmp_path: Path, resolution: str, start: str, end: str, ending: str
+) -> None:
+    time, over = (int(np.datetime64(each, "s").astype(np.int64)) for each in (start, end))
+    path = tmp_path / f"bars.{ending}"
+    if ending == "csv":
+        a_file(tmp_path, f"{HEAD}{time},1,1,1,1,1\n")
+    else:
+        parquet.write_table(
+            pa.table({name: [time if name == "time" else 1] for name in FIELDS}), path
+        )
+    for now, bad in ((over, 0), (over - 1, 1)):
+        (batch,) = read(path, ImportSpec(parse_resolution(resolution), 2, 0, now))
+        assert (len(batch.bad), len(batch.bars)) == (bad, 1 - bad)
+
+
+def a_table(**columns: Any) -> Any:
+    return pa.table({**{name: [60] if name == "time" else [1.5] for name in FIELDS}, **columns})
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        a_table().append_column("time", [[60]]),
+        a_table(time=pa.array([2**64 - 1], pa.uint64())),
+        a_table(time=["yesterday"]),
+        a_table(open=[{"a": 1}]),
+        a_table(open=pa.array([2**64 - 1], pa.uint64())),
+    ],
+)
+def test_a_parquet_file_of_other_things_is_no_file_of_bars(tmp_path: Path, table: Any) -> None:
+    path = tmp_path / "bars.parquet"
+    parquet.write_table(table, path)
+    with pytest.raises(ImportUnreadableError):
+        read_all(path)
+
+
+@pytest.mark.parametrize("metadata", [b"x", b"", b"99", b"-1"])
+def test_decimals_that_are_none_are_guessed(tmp_path: Path, metadata: bytes) -> None:
+    path = tmp_path / "bars.parquet"
+    parquet.write_table(a_table().replace_schema_metadata({b"price_decimals": metadata}), path)
+    assert source_of(path).guess_decimals() == (1, 1)
+
+
+@given(st.data())
+@settings(max_examples=80, deadline=None)
+def test_a_damaged_file_has_bad_lines_or_is_no_file_of_bars(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    ending = data.draw(st.sampled_from(["csv", "parquet"]))
+    begin, piece, end = writer_of(ending, 2, 0)
+    whole = bytearray(b"".join([begin, piece(some_bars(50)), end(EMPTY)]))
+    for at in data.draw(st.lists(st.integers(0, len(whole) - 1), max_size=5)):
+        whole[at] = data.draw(st.integers(0, 255))
+    path = tmp_path_factory.getbasetemp() / f"damaged.{ending}"
+    path.write_bytes(bytes(whole[: data.draw(st.integers(0, len(whole)))]))
+    with suppress(ImportUnreadableError):
+        read_all(path)
+
+
+def read_all(path: Path) -> None:
+    source_of(path).guess_decimals()
+    read(path, ImportSpec(parse_resolution("1"), 2, 0, 10**11))
+
+
+def test_lines_that_are_no_text_or_no_number_at_all_are_bad(tmp_path: Path) -> None:
+    path = tmp_path / "bars.csv"
+    path.write_bytes(f"{HEAD}60,1e9999999,1,1,1,1\n".encode() + b"120,1,\x80,1,1,1\n")
+    assert source_of(path).guess_decimals() == (0, 0)
+    (batch,) = read(path)
+    assert [bad.line for bad in batch.bad] == [2, 3]
 
 
 @settings(max_examples=60, deadline=None)

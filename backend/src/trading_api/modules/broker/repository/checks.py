@@ -22,6 +22,7 @@ Each check has the id of the invariant it proves:
 * P2 financing of an instrument is what was posted for it
 * P3 a sample's equity is its cash where the account held nothing
 * P5 the house's result is the opposite of all accounts' results
+* P6 an account that holds nothing owes nothing: the house has borne it
 * P4 results and closed quantities of every execution follow from those before it
 * T1, T2 transfers agree with the ledger, see `repository.transfers`
 * L… the ledger's own proofs
@@ -61,7 +62,7 @@ __all__ = ["BROKER_CHECKS", "Violation", "check_broker", "check_ledger_of", "che
 
 BROKER_CHECKS = (
     *("O1", "O3", "O4", "O5", "O6", "O7", "O8", "O9", "O11", "O12", "O14", "O15"),
-    *("P1", "P2", "P4", "T1", "T2"),
+    *("P1", "P2", "P4", "P6", "T1", "T2"),
 )
 """What `check_trading` proves."""
 
@@ -125,6 +126,7 @@ async def _check_account(transaction: Transaction, account: Any) -> list[Violati
         *_check_events(account_id, account["event_sequence"], events),
         *await _check_cash(transaction, account, executions),
         *await _check_financing(transaction, account, positions),
+        *await _check_debt(transaction, account, positions),
     ]
 
 
@@ -445,6 +447,21 @@ async def _check_financing(
         for symbol, each in sorted(posted.items())
         if each
     ]
+
+
+async def _check_debt(
+    transaction: Transaction, account: Any, positions: Sequence[Position]
+) -> list[Violation]:
+    """Look for cash below zero that nothing held could earn back."""
+    account_id, held = account["account_id"], tables.ledger.accounts
+    cash_minor = await transaction.scalar(
+        sa.select(held.c.balance_minor).where(
+            held.c.account_id == f"{account_id}:{account['currency']}"
+        )
+    )
+    if cash_minor >= 0 or any(not each.is_flat for each in positions):
+        return []
+    return [Violation("P6", account_id, f"holds nothing and owes {-cash_minor}")]
 
 
 async def _check_samples(transaction: Transaction) -> list[Violation]:

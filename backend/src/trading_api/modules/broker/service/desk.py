@@ -158,6 +158,7 @@ class Desk:
     _symbols: set[str] = field(default_factory=set)
     _events: list[AccountEvent] = field(default_factory=list)
     _executions: list[Execution] = field(default_factory=list)
+    _cash_minor: int | None = None
 
     @classmethod
     async def open(
@@ -229,6 +230,8 @@ class Desk:
         sequence = self.account.event_sequence + 1
         self.account = replace(self.account, event_sequence=sequence)
         self._events.append(AccountEvent(self.account.account_id, sequence, subject, self.now))
+        if isinstance(subject, CashChange):
+            self._cash_minor = subject.cash_minor
         return sequence
 
     async def publish(self, event: Event) -> None:
@@ -404,8 +407,30 @@ class Desk:
         if reserved != position.reserved_minor:
             self.keep(replace(position, reserved_minor=reserved))
 
+    async def bear_loss(self) -> None:
+        """Let the house bear what a flat account owes: nothing can earn it back.
+
+        Only where this desk moved cash or filled something; ``close`` does it at last.
+        """
+        is_moved = self._cash_minor is not None or bool(self._executions)
+        if not is_moved or any(not each.is_flat for each in self.positions.values()):
+            return
+        cash_minor = await self.load_cash() if self._cash_minor is None else self._cash_minor
+        if cash_minor >= 0:
+            return
+        account = self.account
+        await self.post(
+            f"negative_{account.account_id}_{account.event_sequence + 1}",
+            EntryType.ADJUSTMENT_ADMIN,
+            against=self.house.negative_balance,
+            change_minor=-cash_minor,
+            reference=self._executions[-1].execution_id if self._executions else None,
+            description="Negative balance borne by the house",
+        )
+
     async def close(self) -> None:
         """Write orders, executions, positions, events and sequences; wake the stream after it."""
+        await self.bear_loss()
         repository, transaction = self.books.repository, self.transaction
         for symbol in sorted(
             self._symbols | {self.positions[each].symbol for each in self._touched}
@@ -450,11 +475,12 @@ class Desk:
 
     async def _post_converted(
         self, execution: Execution, effect: FillEffect, position: Position
-    ) -> int:
-        """Post a result in another currency: there, across, and the spread; return the cash.
+    ) -> None:
+        """Post a result in another currency: there, across, and the spread.
 
         Profit of 100 EUR into USD: Dr house:pnl:EUR 100 / Cr fx:EUR 100, Dr fx:USD 110 / Cr cash
-        110, Dr cash 0.10 / Cr house:fx_spread 0.10; a loss reversed.
+        110, Dr cash 0.10 / Cr house:fx_spread 0.10; a loss reversed. What rounds to nothing is
+        not posted.
         """
         conversion = position.terms.conversion
         assert conversion is not None, "else nothing is converted"
@@ -477,6 +503,8 @@ class Desk:
             *_move(fx_ours, cash, gross, account),
             *_move(cash, spread_account, spread, account),
         ]
+        if not postings:
+            return
         reference = execution.execution_id
         entry_id = f"pnl_{reference}"
         posted = await self.books.ledger.post_entry(
@@ -496,29 +524,29 @@ class Desk:
             ),
             recorded_at=self.now,
         )
-        cash_minor = posted.states[cash.account_id].balance_minor
+        if not effect.realized_minor:
+            return
         self.record(
             CashChange(
                 account_id=self.account.account_id,
                 entry_id=entry_id,
                 type=EntryType.REALIZED_PNL.value,
                 change_minor=effect.realized_minor,
-                cash_minor=cash_minor,
+                cash_minor=posted.states[cash.account_id].balance_minor,
                 currency=account.code,
                 currency_scale=account.scale,
                 reference=reference,
             )
         )
-        return cash_minor
 
     async def _post_fill(
         self, execution: Execution, effect: FillEffect, position: Position
     ) -> None:
-        house, reference, cash_minor = self.house, execution.execution_id, 0
+        house, reference = self.house, execution.execution_id
         if position.terms.conversion is not None and effect.realized:
-            cash_minor = await self._post_converted(execution, effect, position)
+            await self._post_converted(execution, effect, position)
         elif effect.realized_minor:
-            cash_minor = await self.post(
+            await self.post(
                 f"pnl_{reference}",
                 EntryType.REALIZED_PNL,
                 against=house.pnl,
@@ -527,23 +555,13 @@ class Desk:
                 description=f"Result of {execution.symbol}",
             )
         if effect.commission_minor:
-            cash_minor = await self.post(
+            await self.post(
                 f"commission_{reference}",
                 EntryType.FEE_COMMISSION,
                 against=house.commission,
                 change_minor=-effect.commission_minor,
                 reference=reference,
                 description=f"Commission on {execution.symbol}",
-            )
-        if cash_minor < 0 and all(each.is_flat for each in self.positions.values()):
-            # Flat and negative: nothing can earn it back, so the house bears it.
-            await self.post(
-                f"negative_{reference}",
-                EntryType.ADJUSTMENT_ADMIN,
-                against=house.negative_balance,
-                change_minor=-cash_minor,
-                reference=reference,
-                description="Negative balance borne by the house",
             )
 
 

@@ -174,6 +174,7 @@ class MarginService:
                 desk, position, fresh[position.symbol], cause=CloseReason.STOP_OUT
             )
             closed.append(order.symbol)
+        await desk.bear_loss()
         if not canceled and not closed:
             return
         desk.record(

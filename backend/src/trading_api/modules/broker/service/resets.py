@@ -119,6 +119,7 @@ class ResetService:
                 continue
             quote = self._get_quote(desk, position, instruments)
             await close_position(desk, position, quote, cause=CloseReason.RESET)
+        await desk.bear_loss()
         epoch = books.ids.new("epo")
         change = account.starting_cash_minor - (await desk.load_balance()).total.minor
         if change:

@@ -81,6 +81,15 @@ async def test_planted_fault_is_found(traded: Venue, fault: str) -> None:
     assert found <= set(expected)
 
 
+async def test_debt_of_an_account_that_holds_nothing_is_found(venue: Venue) -> None:
+    await venue.state()
+    async with venue.database.transaction() as transaction:
+        await transaction.execute(
+            sa.text("UPDATE broker.ledger_accounts SET balance_minor = -1 WHERE is_customer")
+        )
+    assert "P6" in {violation.id for violation in await venue.reports.verify()}
+
+
 async def test_execution_from_nowhere_is_found(traded: Venue) -> None:
     async with traded.database.transaction() as transaction:
         row = await transaction.first(sa.select(tables.executions).limit(1))

@@ -19,6 +19,7 @@ from trading_api.modules.broker.tests.builders import (
 )
 from trading_api.modules.broker.tests.conftest import USER, Venue
 
+BTCUSD = "DEMO:BTCUSD"
 EUR, USD = currency("EUR"), currency("USD")
 
 
@@ -104,6 +105,21 @@ async def test_loss_converts_at_the_ask_of_its_own_fill(
     # -1,000 USD at 1 / 1.00000.
     assert after.valuation.realized_minor == -1000_00
     assert (await balances(venue))["fx:demo:EUR"] == 999_95
+    await venue.verify()
+
+
+@pytest.mark.parametrize(("quantity", "posted"), [("0.0001", 0), ("0.0051", -1)])
+async def test_result_below_half_a_cent_is_not_posted(
+    venue: Venue, market: FakeMarket, account_id: str, quantity: str, posted: int
+) -> None:
+    # A dollar of profit a coin: 0.01 cents are nothing in both, 0.51 cents are one of dollars.
+    market.quote("60000.00", "60010.00", BTCUSD)
+    await venue.place(a_ticket(quantity, symbol=BTCUSD), account_id=account_id)
+    market.quote("60011.00", "60021.00", BTCUSD)
+    await venue.place(a_ticket(quantity, symbol=BTCUSD, side=SELL), account_id=account_id)
+    after = await state(venue, account_id)
+    assert (after.positions, after.valuation.realized_minor) == ((), 0)
+    assert (await balances(venue)).get("house:pnl:demo:USD", 0) == posted
     await venue.verify()
 
 

@@ -155,6 +155,20 @@ async def test_night_is_charged_once_by_what_was_held_at_midnight(
     await financed.verify()
 
 
+async def test_house_bears_what_a_night_takes_below_zero(
+    financed: Venue, market: FakeMarket, clock: FixedClock
+) -> None:
+    await financed.place(a_ticket(2_000))
+    clock.advance(24 * 3600)
+    market.quote("150.05", "150.15")
+    await financed.close(AAPL)
+    # 100,000.00 less 40.00, 99,900.00 and 30.01; the night costs 30.01.
+    assert (await financed.state()).valuation.cash_minor == 29_99
+    assert await charge(financed) == 1
+    assert (await financed.state()).valuation.cash_minor == 0
+    await financed.verify()
+
+
 async def test_missed_nights_and_closed_positions_are_charged_too(
     financed: Venue, market: FakeMarket, clock: FixedClock
 ) -> None:

@@ -310,12 +310,16 @@ class BrokerRepository:
         return [(row.account_id, row.order_id) for row in found]
 
     async def list_expired(
-        self, transaction: Transaction, now: datetime, *, limit: int
+        self, transaction: Transaction, now: datetime, *, limit: int, after: str
     ) -> list[tuple[str, str]]:
-        """Return (account id, order id) of open orders whose time is over, oldest first."""
+        """Return (account id, order id) of open orders whose time is over, oldest first.
+
+        Args:
+            after: the last order id of the page before; empty for the first one.
+        """
         found = await transaction.all(
             sa.select(orders.c.account_id, orders.c.order_id)
-            .where(IS_OPEN, orders.c.expires_at_us <= to_us(now))
+            .where(IS_OPEN, orders.c.expires_at_us <= to_us(now), orders.c.order_id > after)
             .order_by(orders.c.order_id)
             .limit(limit)
         )

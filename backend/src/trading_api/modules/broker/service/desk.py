@@ -415,7 +415,9 @@ class Desk:
         is_moved = self._cash_minor is not None or bool(self._executions)
         if not is_moved or any(not each.is_flat for each in self.positions.values()):
             return
-        cash_minor = await self.load_cash() if self._cash_minor is None else self._cash_minor
+        cash_minor = self._cash_minor
+        if cash_minor is None:
+            cash_minor = (await self.load_balance()).total.minor
         if cash_minor >= 0:
             return
         account = self.account

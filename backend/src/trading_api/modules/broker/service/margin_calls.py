@@ -26,6 +26,7 @@ from trading_api.modules.broker.domain.order import CloseReason
 from trading_api.modules.broker.errors import MarketUnavailableError
 from trading_api.modules.broker.ports import InstrumentSource, QuoteSource, Venue
 from trading_api.modules.broker.repository.store import Margined
+from trading_api.modules.broker.service.apart import each_apart
 from trading_api.modules.broker.service.closing import (
     cancel_orders,
     close_position,
@@ -66,7 +67,8 @@ class MarginService:
         """Warn, restore or stop out the accounts that are due; return how many changed.
 
         What a snapshot shows is advice; each account is decided under its lock, in a transaction
-        of its own that checks the lease. A repeat at the same quotes changes nothing.
+        of its own that checks the lease; one that fails stops no other. A repeat at the same
+        quotes changes nothing.
 
         Raises:
             LeaseLostError: another instance watches now; nothing more was changed.
@@ -77,24 +79,29 @@ class MarginService:
                 found = await self._books.repository.list_margined(
                     snapshot, after=after, limit=_PAGE
                 )
-            for each in found:
-                worth = compute_valuation(
-                    cash_minor=each.cash_minor,
-                    positions=each.positions,
-                    quotes=newest(self._quotes.find, each.positions),
-                )
-                if is_due(worth, is_called=each.is_called):
-                    changed += await self._act(each, lease, now)
+            due = {each.account_id: each for each in found if self._is_due(each)}
+            act = partial(self._act, due, lease, now)
+            changed += await each_apart(list(due), act, work="margin")
             if len(found) < _PAGE:
                 return changed
             after = found[-1].account_id
 
-    async def _act(self, found: Margined, lease: Lease, now: datetime) -> bool:
-        instruments = await self._find_instruments(found)
+    def _is_due(self, margined: Margined) -> bool:
+        worth = compute_valuation(
+            cash_minor=margined.cash_minor,
+            positions=margined.positions,
+            quotes=newest(self._quotes.find, margined.positions),
+        )
+        return is_due(worth, is_called=margined.is_called)
+
+    async def _act(
+        self, due: Mapping[str, Margined], lease: Lease, now: datetime, account_id: str
+    ) -> bool:
+        instruments = await self._find_instruments(due[account_id])
 
         async def command(transaction: Transaction) -> bool:
             await self._leases.ensure_held(transaction, lease)
-            desk = await Desk.open(self._books, transaction, found.account_id, now)
+            desk = await Desk.open(self._books, transaction, account_id, now)
             assert desk is not None, "accounts are never deleted"
             before = desk.account
             worth = await self._risk.value(desk)
@@ -111,7 +118,7 @@ class MarginService:
             await desk.close()
             return True
 
-        return await self._database.group(command)
+        return await self._database.group(command, key=account_id)
 
     async def _call(self, desk: Desk, worth: Valuation) -> None:
         account = desk.account

@@ -1,6 +1,5 @@
 """What quotes and time do to resting orders, done by the one holder of the matching lease."""
 
-import asyncio
 from collections import defaultdict
 from datetime import datetime
 
@@ -15,6 +14,7 @@ from trading_api.modules.broker.domain.risk import may_fill
 from trading_api.modules.broker.errors import MarketUnavailableError
 from trading_api.modules.broker.ports import InstrumentSource, Venue
 from trading_api.modules.broker.repository import BrokerRepository
+from trading_api.modules.broker.service.apart import each_apart
 from trading_api.modules.broker.service.desk import Books, Desk
 from trading_api.modules.broker.service.floor import Floor
 from trading_api.runtime.database import Database, Lease, Leases, Transaction
@@ -53,9 +53,10 @@ class MatchingService:
         """Match every resting order of an instrument on a quote; return how many changed.
 
         A stale quote matches nothing, so quotes missed while nobody matched are never made up
-        for. Each account is a transaction of its own that checks the lease first; orders of one
-        account match in the order of their acceptance, take-profits last. Repeating a quote
-        changes nothing, and so does one of outside the trading hours.
+        for. Each account is a transaction of its own that checks the lease first, and one that
+        fails stops no other; orders of one account match in the order of their acceptance,
+        take-profits last. Repeating a quote changes nothing, and so does one of outside the
+        trading hours.
 
         Raises:
             LeaseLostError: another instance matches now; nothing more was changed.
@@ -77,18 +78,19 @@ class MatchingService:
             after = found[-1][1]
 
     async def expire(self, *, lease: Lease, now: datetime) -> int:
-        """End the open orders whose time is over; return how many.
+        """End the open orders whose time is over, account by account; return how many.
 
         Raises:
             LeaseLostError: another instance matches now; nothing more was changed.
         """
-        changed = 0
+        changed, after = 0, ""
         while True:
             async with self._database.snapshot() as snapshot:
-                found = await self._repository.list_expired(snapshot, now, limit=_PAGE)
+                found = await self._repository.list_expired(snapshot, now, limit=_PAGE, after=after)
             changed += await self._each_account(found, None, lease, now)
             if len(found) < _PAGE:
                 return changed
+            after = found[-1][1]
 
     async def list_waiting_symbols(self) -> list[str]:
         """Return the instruments that open orders wait for."""
@@ -173,18 +175,12 @@ class MatchingService:
         by_account: defaultdict[str, list[str]] = defaultdict(list)
         for account_id, order_id in found:
             by_account[account_id].append(order_id)
-        changed = 0
+
+        async def act(account_id: str) -> int:
+            return await self._on_account(account_id, by_account[account_id], market, lease, now)
+
         # In id order, so that groups of two instances can't lock crosswise.
-        accounts = sorted(by_account)
-        for start in range(0, len(accounts), _ACCOUNTS_AT_ONCE):
-            outcomes = await asyncio.gather(
-                *(
-                    self._on_account(account_id, by_account[account_id], market, lease, now)
-                    for account_id in accounts[start : start + _ACCOUNTS_AT_ONCE]
-                )
-            )
-            changed += sum(outcomes)
-        return changed
+        return await each_apart(sorted(by_account), act, work="matching", at_once=_ACCOUNTS_AT_ONCE)
 
     async def _on_account(
         self,

@@ -11,11 +11,13 @@ import sqlalchemy as sa
 
 import trading_api
 from trading_api.modules.broker import tables
+from trading_api.modules.broker.domain.order import Order
 from trading_api.modules.broker.repository import BrokerRepository
+from trading_api.modules.broker.service.apart import FAILURES
 from trading_api.modules.broker.tests import crash_point, crash_worker
 from trading_api.modules.broker.tests.builders import AAPL, BUY, SELL, FakeMarket, a_ticket
 from trading_api.modules.broker.tests.conftest import USER, Venue, build_venue
-from trading_api.runtime.database import Database
+from trading_api.runtime.database import Database, Transaction
 from trading_api.testkit.clocks import FixedClock
 
 ACKNOWLEDGED_BEFORE_KILL = 25
@@ -69,6 +71,63 @@ async def test_failure_at_any_step_of_a_fill_leaves_not_a_byte(
     # Ids and keys of what never happened are free.
     placed = await venue.place(a_ticket(4, side=SELL), client_order_id=STEPS[0], key=STEPS[0])
     assert not placed.is_replay
+    await venue.verify()
+
+
+class OneBrokenRepository(BrokerRepository):
+    """Can't store what becomes of the orders of some accounts."""
+
+    def __init__(self) -> None:
+        self.broken: set[str] = set()
+        self.attempts = 0
+
+    async def save_order(self, transaction: Transaction, order: Order) -> None:
+        if order.account_id in self.broken:
+            self.attempts += 1
+            raise RuntimeError("broken")
+        await super().save_order(transaction, order)
+
+
+async def test_account_that_fails_stops_no_other(
+    database: Database, clock: FixedClock, market: FakeMarket
+) -> None:
+    repository = OneBrokenRepository()
+    venue = build_venue(database, clock, market, repository=repository)
+    accounts = {}
+    for user_id in ("usr_1", "usr_2", "usr_3"):
+        (account,) = await venue.accounts.list_accounts(user_id=user_id, now=venue.now)
+        accounts[user_id] = account.account_id
+        await venue.place(a_ticket(2_000, limit="200"), user_id=user_id)
+        await venue.place(a_ticket(1, limit="120"), user_id=user_id)
+        await venue.place(a_ticket(1, limit="195"), user_id=user_id)
+
+    async def list_open() -> list[int]:
+        found = []
+        for user_id in accounts:
+            listing = await venue.reports.list_orders(
+                user_id=user_id, account_id=None, now=venue.now
+            )
+            found.append(len([each for each in listing.orders if each.is_open]))
+        return found
+
+    def count(work: str) -> float:
+        value: float = FAILURES.labels(work)._value.get()
+        return value
+
+    failed = {work: count(work) for work in ("matching", "margin")}
+    repository.broken = {accounts["usr_1"]}
+    assert await venue.meet(market.quote("194.80", "194.90")) == 2
+    # With the others and alone.
+    assert (await list_open(), repository.attempts) == ([2, 1, 1], 2)
+    market.quote("140.00", "140.10")
+    lease = await venue.lease()
+    assert await venue.margin.watch(lease=lease, now=venue.now) == 2
+    assert await list_open() == [2, 0, 0]
+    assert [count(work) - failed[work] for work in failed] == [1, 1]
+    repository.broken = set()
+    assert await venue.meet(market.quote("140.00", "140.10")) == 1
+    assert await venue.margin.watch(lease=lease, now=venue.now) == 1
+    assert await list_open() == [0, 0, 0]
     await venue.verify()
 
 

@@ -159,6 +159,11 @@ class Desk:
     _events: list[AccountEvent] = field(default_factory=list)
     _executions: list[Execution] = field(default_factory=list)
     _cash_minor: int | None = None
+    _stored: Account = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Remember the account as it is stored."""
+        self._stored = self.account
 
     @classmethod
     async def open(
@@ -431,7 +436,10 @@ class Desk:
         )
 
     async def close(self) -> None:
-        """Write orders, executions, positions, events and sequences; wake the stream after it."""
+        """Write orders, executions, positions, events and sequences; wake the stream after it.
+
+        What has not changed is not written: a quote that does nothing to an account costs a read.
+        """
         await self.bear_loss()
         repository, transaction = self.books.repository, self.transaction
         for symbol in sorted(
@@ -450,7 +458,9 @@ class Desk:
         for position_id in sorted(self._touched):
             await repository.save_position(transaction, self.positions[position_id])
         await repository.add_events(transaction, self._events)
-        await repository.save_account(transaction, self.account)
+        if self.account != self._stored:
+            await repository.save_account(transaction, self.account)
+            self._stored = self.account
         if self._events:
             stream, sequence = stream_of(self.account.account_id), self.account.event_sequence
             transaction.after_commit(partial(self.books.wake, stream, sequence))

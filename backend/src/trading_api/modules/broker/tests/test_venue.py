@@ -15,10 +15,12 @@ from hypothesis import strategies as st
 
 from trading_api.modules.broker import tables
 from trading_api.modules.broker.adapters.paper_venue import PaperModel, PaperVenue
+from trading_api.modules.broker.domain.account import Account
 from trading_api.modules.broker.domain.matching import Depth, Liquidity, match
 from trading_api.modules.broker.domain.order import OrderSide, OrderStatus, TimeInForce
 from trading_api.modules.broker.domain.session import parse_hours
 from trading_api.modules.broker.errors import MarketClosedError, PostOnlyError
+from trading_api.modules.broker.repository import BrokerRepository
 from trading_api.modules.broker.tests import builders
 from trading_api.modules.broker.tests.builders import (
     AAPL,
@@ -32,7 +34,7 @@ from trading_api.modules.broker.tests.builders import (
     pips,
 )
 from trading_api.modules.broker.tests.conftest import USER, Venue, build_venue
-from trading_api.runtime.database import Database
+from trading_api.runtime.database import Database, Transaction
 from trading_api.runtime.database.migrations import Migrations, upgrade
 from trading_api.testkit.clocks import FixedClock
 
@@ -146,6 +148,31 @@ async def test_closed_market_takes_resting_orders_only(
     assert await venue.meet(venue.market.quote("199.90", "200.00")) == 0
     monkeypatch.setitem(builders.INSTRUMENTS, AAPL, an_instrument())
     assert await venue.meet(venue.market.quote("199.90", "200.00")) == 1
+    await venue.verify()
+
+
+class CountingRepository(BrokerRepository):
+    """Counts how often accounts are stored."""
+
+    stored = 0
+
+    async def save_account(self, transaction: Transaction, account: Account) -> None:
+        self.stored += 1
+        await super().save_account(transaction, account)
+
+
+async def test_quote_that_moves_no_trailing_stop_writes_nothing(
+    database: Database, clock: FixedClock, market: FakeMarket
+) -> None:
+    repository = CountingRepository()
+    venue = build_venue(database, clock, market, repository=repository)
+    await venue.place(a_ticket(10))
+    await venue.place(a_ticket(10, side=SELL, trail=pips(100)))
+    before, stored = (await venue.state()).account, repository.stored
+    assert await venue.meet(market.quote("199.80", "199.90")) == 0
+    assert (repository.stored, (await venue.state()).account) == (stored, before)
+    assert await venue.meet(market.quote("200.80", "200.90")) == 1
+    assert repository.stored == stored + 1
     await venue.verify()
 
 

@@ -146,6 +146,11 @@ def has_leg(brackets: Brackets, role: BracketRole) -> bool:
     return _only(brackets, role) != NO_BRACKETS
 
 
+def only_removes(before: Brackets, after: Brackets) -> bool:
+    """Tell whether a change of brackets takes legs away at most, and brings and moves none."""
+    return all(_only(after, role) in (NO_BRACKETS, _only(before, role)) for role in BracketRole)
+
+
 def build_leg(
     role: BracketRole,
     brackets: Brackets,

@@ -146,7 +146,7 @@ def ensure_exposure(exposure: Exposure, currency: Currency, limits: RiskLimits) 
 
 
 def take_turn(pace_us: int, now_us: int, limits: RiskLimits) -> int:
-    """Return an account's pace after one more order (the generic cell rate algorithm).
+    """Return an account's pace after one more order or change (the generic cell rate algorithm).
 
     Args:
         pace_us: when the account's orders so far are worked off, microseconds since 1970 UTC.
@@ -160,7 +160,7 @@ def take_turn(pace_us: int, now_us: int, limits: RiskLimits) -> int:
     after = max(pace_us, now_us) + interval
     if after - now_us > interval * limits.orders_burst:
         raise OrderRateError(
-            f"an account may place {limits.orders_burst} orders at once and "
+            f"an account may place or change {limits.orders_burst} orders at once and "
             f"{limits.orders_per_second} a second in the long run",
             retry_after_seconds=1,
             orders_per_second=limits.orders_per_second,

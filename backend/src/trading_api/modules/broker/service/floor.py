@@ -16,6 +16,7 @@ from trading_api.modules.broker.domain.bracket import (
     build_leg,
     has_leg,
     held_by,
+    only_removes,
     pair_of,
     plan_change,
     with_leg,
@@ -126,6 +127,7 @@ class Floor:
             PostOnlyError: it would take.
             ReduceOnlyError: there is nothing to reduce, or less.
             InsufficientMarginError: the account can't carry it.
+            OrderRateError, TradingHaltedError and what else the risk gate refuses.
         """
         if order.type is OrderType.MARKET or (order.is_at_once and not order.type.has_trigger):
             if not self._venue.is_open(instrument, desk.now):
@@ -150,6 +152,7 @@ class Floor:
         live = [each for each in desk.list_orders(order.symbol) if each.is_open]
         entries = [each for each in live if each.role is None]
         self._risk.ensure_allowed(desk, order.accept(), entries, quote, is_new=True)
+        self._risk.take_turn(desk)
         await self._risk.ensure_carried(desk, position.symbol, [*live, order.accept()])
 
     def list_warnings(
@@ -236,7 +239,13 @@ class Floor:
     async def set_order_brackets(
         self, desk: Desk, order: Order, wanted: Brackets, quote: Quote
     ) -> Order:
-        """Give an entry other brackets, and return it; its legs are held until it fills."""
+        """Give an entry other brackets, and return it; its legs are held until it fills.
+
+        Raises:
+            TradingHaltedError: a leg is new or moves, and only cancels are taken.
+        """
+        if not only_removes(order.brackets, wanted):
+            self._risk.ensure_legs_allowed(desk)
         held = held_by(order.order_id, desk.list_orders(order.symbol))
         order = replace(order, brackets=wanted, updated_at=desk.now)
         plan = plan_change(wanted, held, quote=quote, now=desk.now)
@@ -249,11 +258,18 @@ class Floor:
     async def set_position_brackets(
         self, desk: Desk, position: Position, wanted: Brackets, quote: Quote
     ) -> Position:
-        """Protect a position with these brackets, and return it; legs not wanted are canceled."""
+        """Protect a position with these brackets, and return it; legs not wanted are canceled.
+
+        Raises:
+            TradingHaltedError, OrderRateError: a leg is new or moves, and that isn't taken now.
+        """
         pair = pair_of(position.position_id, desk.list_orders(position.symbol))
         plan = plan_change(wanted, pair, quote=quote, now=desk.now)
         if not (plan.missing or plan.changed or plan.canceled):
             return position
+        if plan.missing or plan.changed:
+            self._risk.ensure_legs_allowed(desk)
+            self._risk.take_turn(desk)
         position = replace(position, brackets=wanted, updated_at=desk.now)
         desk.show_position(position)
         await self._tell(desk, [*plan.canceled, *plan.changed])

@@ -11,6 +11,7 @@ from typing import Any
 from trading_api.kernel.errors import FieldError, TradingError
 from trading_api.kernel.values import Currency, decimal_of
 from trading_api.modules.broker.domain.account import Valuation
+from trading_api.modules.broker.domain.bracket import only_removes
 from trading_api.modules.broker.domain.instrument import Instrument, Quote
 from trading_api.modules.broker.domain.margin import compute_reservation, compute_reserve_price
 from trading_api.modules.broker.domain.matching import takes_at_once
@@ -198,6 +199,8 @@ class OrderService:
             OrderClosedError: it is closed.
             OrderInvalidError: a field breaks a rule, or the quantity isn't above what is filled.
             InsufficientMarginError: the account can't carry the changed order.
+            TradingHaltedError, PriceBandError, OrderRateError and what else refuses a new order;
+            taking brackets away is never refused.
         """
         account_id = await self._accounts.resolve(user_id=user_id, account_id=account_id, now=now)
         async with self._database.snapshot() as snapshot:
@@ -212,15 +215,20 @@ class OrderService:
             desk = await self._counter.open_desk(transaction, account_id, now)
             order = await self._get_live(desk, order_id, "changed")
             instrument, quote = self._counter.ensure_tradable(market, desk)
-            changed = self._changed(order, change, instrument, quote, now)
+            changed = self._changed(desk, order, change, instrument, quote)
             bare = replace(changed, brackets=order.brackets)
-            if replace(bare, updated_at=order.updated_at, **_advice(order)) != order:
+            is_moved = replace(bare, updated_at=order.updated_at, **_advice(order)) != order
+            if is_moved or not only_removes(order.brackets, changed.brackets):
+                self._risk.take_turn(desk)
+            if is_moved:
                 others = [
                     each
                     for each in desk.list_orders(order.symbol)
                     if each.is_open and each.order_id != order_id
                 ]
-                if order.is_open and order.role is None:
+                if order.role is not None:
+                    self._risk.ensure_legs_allowed(desk)
+                else:
                     entries = [each for each in others if each.role is None]
                     self._risk.ensure_allowed(desk, bare, entries, quote, is_new=False)
                     await self._risk.ensure_carried(desk, order.symbol, [*others, bare])
@@ -363,11 +371,11 @@ class OrderService:
 
     def _changed(
         self,
+        desk: Desk,
         order: Order,
         change: OrderChange,
         instrument: Instrument,
         quote: Quote,
-        now: datetime,
     ) -> Order:
         ticket = _ticket_of(order, change)
         if order.role is not None and change.quantity is not None:
@@ -379,9 +387,9 @@ class OrderService:
         if change.time_in_force in _AT_ONCE and change.time_in_force is not order.time_in_force:
             message = "a resting order can't become one that fills at once"
             raise _invalid("duration.type", "unexpected", message)
-        measures = measure(ticket, instrument, quote, now)
-        if order.role is not None and order.is_open:
-            _ensure_leg_side(order, measures, quote)
+        measures = measure(ticket, instrument, quote, desk.now)
+        if order.role is not None:
+            _ensure_leg_side(order, measures, quote, desk.orders.get(order.parent_id or ""))
         if measures.quantity <= order.filled_quantity:
             raise _invalid("qty", "not_above_filled", "must be above what is filled already")
         # A day order that changes its size still ends with the day it was placed on.
@@ -415,7 +423,7 @@ class OrderService:
                 slippage_cap_ppm=self._counter.policy.slippage_cap_ppm,
             ),
             quote_sequence=max(order.quote_sequence, quote.sequence),
-            updated_at=now,
+            updated_at=desk.now,
         )
 
     async def _get_live(self, desk: Desk, order_id: str, verb: str) -> Order:
@@ -436,9 +444,15 @@ class OrderService:
         return order
 
 
-def _ensure_leg_side(leg: Order, measures: Measures, quote: Quote) -> None:
-    """Refuse a price at which a working leg would close its position at once."""
+def _ensure_leg_side(leg: Order, measures: Measures, quote: Quote, entry: Order | None) -> None:
+    """Refuse a price at which a leg would close its position at once.
+
+    Args:
+        entry: what a held leg waits for: then its own price is where the leg will begin.
+    """
     touch = quote.touch(leg.side)
+    if leg.is_held and entry is not None:
+        touch = entry.limit_price or entry.trigger_price or touch
     limit, trigger = measures.limit_price, measures.trigger_price
     if limit is not None and limit != leg.limit_price and leg.side.sign * (limit - touch) >= 0:
         raise _invalid("limitPrice", "wrong_side", "would close the position at once")

@@ -79,10 +79,9 @@ class RiskGate:
     def ensure_allowed(
         self, desk: Desk, order: Order, others: Sequence[Order], quote: Quote, *, is_new: bool
     ) -> None:
-        """Refuse what the kill switches, the price band, the limits or the order rate forbid.
+        """Refuse what the kill switches, the price band or the limits forbid.
 
-        A new order takes its turn of the account's rate; what closes is bound by the kill switch
-        "halted" and the rate alone.
+        What closes is bound by the kill switch "halted" alone.
 
         Args:
             others: the other open orders of its instrument.
@@ -91,13 +90,12 @@ class RiskGate:
             TradingHaltedError, TradingReduceOnlyError: a kill switch.
             PriceBandError: a price is too far from the market.
             OpenOrdersLimitError, PositionLimitError, ExposureLimitError: too much of it.
-            OrderRateError: too many at once.
         """
         limits, position = self._policy.limits, desk.positions[order.symbol]
         closes = is_closing(order, position, others)
         ensure_may_trade(desk.account, closes=closes)
-        ensure_price_band(order, quote, limits)
         if not closes:
+            ensure_price_band(order, quote, limits)
             if is_new:
                 ensure_order_count(others, limits)
             exposure = Exposure(
@@ -109,8 +107,23 @@ class RiskGate:
                 ),
             )
             ensure_exposure(exposure, desk.account.currency, limits)
-        if is_new:
-            pace_us = take_turn(desk.account.pace_us, to_us(desk.now), limits)
+
+    def ensure_legs_allowed(self, desk: Desk) -> None:
+        """Refuse new legs and new prices of legs where the kill switch "halted" does.
+
+        Raises:
+            TradingHaltedError: nothing but cancels is taken.
+        """
+        ensure_may_trade(desk.account, closes=True)
+
+    def take_turn(self, desk: Desk) -> None:
+        """Count a new order or a change of one in the account's rate.
+
+        Raises:
+            OrderRateError: too many at once.
+        """
+        pace_us = take_turn(desk.account.pace_us, to_us(desk.now), self._policy.limits)
+        if pace_us != desk.account.pace_us:
             desk.account = replace(desk.account, pace_us=pace_us)
 
     async def ensure_carried(self, desk: Desk, symbol: str, orders: Sequence[Order]) -> None:

@@ -287,7 +287,8 @@ async def test_limit_is_asked_in_the_accepting_transaction(
     clock.advance(1)
     venue.market.quote("199.90", "200.00")
     venue.market.quote("1.09990", "1.10000", EURUSD)
-    # What closes is never too much.
+    # What closes is never too much, nor too far.
+    await limited.place(a_ticket(500, symbol=EURUSD, side=SELL, limit="1.50000"))
     await limited.close(EURUSD)
     await limited.verify()
 

@@ -1,14 +1,17 @@
 """Brackets on orders and positions, as a chart sees them: every step is an event."""
 
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
+from trading_api.kernel.errors import TradingError
 from trading_api.modules.broker import tables
 from trading_api.modules.broker.adapters.paper_venue import PaperModel
-from trading_api.modules.broker.domain.account import PositionMode
+from trading_api.modules.broker.domain.account import PositionMode, TradingState
+from trading_api.modules.broker.domain.limits import RiskLimits
 from trading_api.modules.broker.domain.order import (
     BracketRole,
     CloseReason,
@@ -20,11 +23,17 @@ from trading_api.modules.broker.domain.order import (
     TimeInForce,
 )
 from trading_api.modules.broker.domain.position import Position
-from trading_api.modules.broker.errors import OrderInvalidError, PositionNotFoundError
+from trading_api.modules.broker.errors import (
+    OrderInvalidError,
+    OrderRateError,
+    PositionNotFoundError,
+    TradingHaltedError,
+)
 from trading_api.modules.broker.service.orders import OrderChange
 from trading_api.modules.broker.tests.builders import (
     AAPL,
     BUY,
+    POLICY,
     SELL,
     FakeMarket,
     a_ticket,
@@ -487,6 +496,60 @@ async def test_closing_order_names_a_position_of_its_own_instrument(
         assert [each.field for each in refusal.value.errors] == ["positionId"]
     after = await venue.reports.get_state(user_id=USER, account_id=hedging, now=venue.now)
     assert [each.signed_quantity for each in after.positions] == [short.signed_quantity]
+    await venue.verify()
+
+
+async def test_changes_of_legs_pass_the_gate_of_orders(
+    database: Database, clock: FixedClock, market: FakeMarket
+) -> None:
+    limits = RiskLimits(orders_per_second=1, orders_burst=2, price_band_ppm=100_000)
+    venue = build_venue(database, clock, market, policy=replace(POLICY, limits=limits))
+    await venue.place(a_ticket(10))
+    entry = await venue.placed(a_ticket(5, limit="195", take_profit="210", stop_loss="190"))
+    held = (await live(venue))[STOP]
+    account_id = (await venue.state()).account.account_id
+
+    async def move_leg(price: int) -> None:
+        await modify(venue, held.order_id, OrderChange(trigger_price=Decimal(price)))
+
+    async def move_entry_s(price: int) -> None:
+        await modify(venue, entry.order_id, OrderChange(stop=Decimal(price)))
+
+    async def move_position_s(price: int) -> None:
+        await set_brackets(venue, brackets_ticket(None, str(price)))
+
+    async def refuses(error: type[TradingError], price: int) -> None:
+        before = await venue.state()
+        for move_to in (move_leg, move_entry_s, move_position_s):
+            with pytest.raises(error):
+                await move_to(price)
+        assert await venue.state() == before
+
+    async def turn(state: TradingState) -> None:
+        await venue.controls.set_account(
+            account_id=account_id, state=state, reason="why", operator_id="usr_op", now=venue.now
+        )
+
+    await refuses(OrderRateError, 180)
+    # A repeat and taking a leg away count for nothing.
+    await modify(venue, entry.order_id, OrderChange(stop=Decimal(190)))
+    await modify(venue, entry.order_id, OrderChange(take_profit=None))
+    clock.advance(10)
+    with pytest.raises(OrderInvalidError, match="at once"):
+        # Above its entry, though below the market.
+        await move_leg(196)
+    await turn(TradingState.REDUCE_ONLY)
+    # Out of the band of prices, which binds what opens alone.
+    for move_to in (move_leg, move_position_s):
+        await move_to(150)
+    clock.advance(10)
+    await move_entry_s(151)
+    await turn(TradingState.HALTED)
+    clock.advance(10)
+    await refuses(TradingHaltedError, 160)
+    await set_brackets(venue, brackets_ticket())
+    await modify(venue, entry.order_id, OrderChange(stop=None))
+    assert list(await live(venue)) == [None]
     await venue.verify()
 
 

@@ -14,9 +14,9 @@ from trading_api.kernel.clock import SystemClock
 from trading_api.manager import backup, proofs
 from trading_api.manager.surroundings import look_around
 from trading_api.runtime.database import Database
-from trading_api.runtime.database.migrations import Migrations, upgrade
 from trading_api.runtime.database.restored import RESTORED_TYPE, SEQUENCE_GAP
 from trading_api.testkit.http import access_token
+from trading_api.testkit.migrated import migrate
 
 MODULES = ("broker", "wallet")
 CLOCK = SystemClock()
@@ -42,7 +42,7 @@ async def process(around: Any) -> AsyncIterator[Any]:
     made = backup.compose(MODULES, around)
     for name in MODULES:
         database = made.hosted[name].context.require_database()
-        await upgrade(database, Migrations.of_package(name, f"trading_api.modules.{name}"))
+        await migrate(database, name)
     yield made
     await backup.close(made)
 

@@ -14,7 +14,7 @@ import trading_api
 from trading_api.manager import backup, proofs
 from trading_api.manager.surroundings import look_around
 from trading_api.runtime.crash import EXIT_KILLED
-from trading_api.runtime.database.migrations import Migrations, upgrade
+from trading_api.testkit.migrated import migrate
 
 MODULES = ("broker", "wallet")
 POINTS = {
@@ -101,7 +101,7 @@ async def walk(around: Any, steps: list[tuple[str, str]]) -> None:
     process = backup.compose(MODULES, around)
     for name in MODULES:
         database = process.hosted[name].context.require_database()
-        await upgrade(database, Migrations.of_package(name, f"trading_api.modules.{name}"))
+        await migrate(database, name)
     await backup.close(process)
     for direction, point in steps:
         code, said = await transfer(around, direction, point)

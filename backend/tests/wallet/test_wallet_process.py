@@ -11,10 +11,10 @@ from trading_api.contracts.auth import UserRegistered
 from trading_api.contracts.envelope import Envelope
 from trading_api.modules.wallet.module import WalletModule
 from trading_api.runtime.database import Database
-from trading_api.runtime.database.migrations import Migrations, upgrade
 from trading_api.runtime.settings import ConfigurationError, PlatformSettings
 from trading_api.testkit.clocks import FixedClock
 from trading_api.testkit.http import access_token
+from trading_api.testkit.migrated import migrate
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ async def app(
         clock=clock,
     )
     database = made.hosted["wallet"].context.require_database()
-    await upgrade(database, Migrations.of_package("wallet", "trading_api.modules.wallet"))
+    await migrate(database, "wallet")
     yield made
     await database.close()
 

@@ -106,7 +106,7 @@ def load_signing_key(pem: bytes) -> tuple[SigningKey, SigningAlgorithm]:
                 break
             if algorithm == "RS256" and found.key_size < _RSA_BITS:
                 break
-            key: SigningKey = kind.import_key(pem, {"use": "sig", "alg": algorithm})
+            key: SigningKey = kind.import_key(found, {"use": "sig", "alg": algorithm})
             key.ensure_kid()
             return key, algorithm
     raise ValueError("access tokens are signed with RSA (2048 bits or more), P-256 or Ed25519")

@@ -20,8 +20,8 @@ from trading_api.modules.auth.tests.builders import (
     a_policy,
 )
 from trading_api.runtime.database import Database, Outbox
-from trading_api.runtime.database.migrations import Migrations, upgrade
 from trading_api.testkit.clocks import FixedClock
+from trading_api.testkit.migrated import migrate
 
 MakeService = Callable[..., AuthServices]
 
@@ -29,7 +29,7 @@ MakeService = Callable[..., AuthServices]
 @pytest.fixture
 async def database(database_url: str) -> AsyncIterator[Database]:
     made = Database(database_url, schema="auth", pool_size=10, pool_overflow=10)
-    await upgrade(made, Migrations.of_package("auth", "trading_api.modules.auth"))
+    await migrate(made, "auth")
     yield made
     await made.close()
 

@@ -24,7 +24,6 @@ from trading_api.modules.auth.settings import AuthSettings
 from trading_api.modules.auth.tables import outbox_table
 from trading_api.runtime.bus import Bus
 from trading_api.runtime.database import Database, Outbox
-from trading_api.runtime.database.migrations import Migrations, upgrade
 from trading_api.runtime.http.cursors import Cursors
 from trading_api.runtime.http.dispatch import Dispatch
 from trading_api.runtime.http.edge import Edge
@@ -33,6 +32,7 @@ from trading_api.runtime.identity import Identity
 from trading_api.runtime.secrets import load_secret_key
 from trading_api.runtime.settings import PlatformSettings, load_settings
 from trading_api.testkit.clocks import FixedClock
+from trading_api.testkit.migrated import migrate
 
 PREFIX = "/api/v1/auth"
 BROWSER = {
@@ -63,7 +63,7 @@ async def run_host(
     own = load_settings(AuthSettings, {**environ, "ADMIN_EMAIL": "boss@example.com"})
     secret_key = load_secret_key(settings.secrets_directory, environ)
     database = Database(settings.database_url_of("auth", environ), schema="auth")
-    await upgrade(database, Migrations.of_package("auth", "trading_api.modules.auth"))
+    await migrate(database, "auth")
     identity = Identity(settings=settings, clock=clock)
     ids = UuidV7Ids()
     hasher = Argon2Pool(parallel=own.password_parallel, queue_max=own.password_queue_max)

@@ -48,8 +48,8 @@ from trading_api.modules.auth.tests.builders import (
     an_email,
 )
 from trading_api.runtime.database import Database, Outbox, Transaction
-from trading_api.runtime.database.migrations import Migrations, upgrade
 from trading_api.testkit.clocks import FixedClock
+from trading_api.testkit.migrated import migrate
 
 GRACE_SECONDS, IDLE_SECONDS, END_SECONDS = 10, 7 * 86400, 30 * 86400
 
@@ -95,7 +95,7 @@ def migrated_file() -> Path:
 
     async def make() -> None:
         database = Database(f"sqlite+aiosqlite:///{path}", schema="auth")
-        await upgrade(database, Migrations.of_package("auth", "trading_api.modules.auth"))
+        await migrate(database, "auth")
         await database.close()
 
     loop = asyncio.new_event_loop()

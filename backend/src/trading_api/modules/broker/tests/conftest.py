@@ -40,8 +40,8 @@ from trading_api.modules.broker.service.retention import RetentionService
 from trading_api.modules.broker.service.risk import RiskGate
 from trading_api.modules.broker.tests.builders import POLICY, FakeInstruments, FakeMarket
 from trading_api.runtime.database import Database, Idempotency, Inbox, Lease, Leases, Outbox
-from trading_api.runtime.database.migrations import Migrations, upgrade
 from trading_api.testkit.clocks import FixedClock
+from trading_api.testkit.migrated import migrate
 
 USER = "usr_trader"
 
@@ -50,7 +50,7 @@ USER = "usr_trader"
 async def database(database_url: str) -> AsyncIterator[Database]:
     made = Database(database_url, schema="broker")
     try:
-        await upgrade(made, Migrations.of_package("broker", "trading_api.modules.broker"))
+        await migrate(made, "broker")
         yield made
     finally:
         await made.close()

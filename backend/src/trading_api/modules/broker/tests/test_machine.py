@@ -40,7 +40,6 @@ from trading_api.modules.broker.tests.conftest import Venue, build_venue
 from trading_api.modules.broker.tests.reference import Book, Ref, RefusedError, day_end
 from trading_api.modules.broker.tests.test_crash import STEPS, BreakingRepository
 from trading_api.runtime.database import Database
-from trading_api.runtime.database.migrations import Migrations, upgrade
 from trading_api.testkit.clocks import FixedClock
 
 T = TypeVar("T")
@@ -555,7 +554,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     async def migrate() -> None:
         database = Database(f"sqlite+aiosqlite:///{file}", schema="broker")
-        await upgrade(database, Migrations.of_package("broker", "trading_api.modules.broker"))
+        await migrate(database, "broker")
         async with database.transaction() as transaction:
             await transaction.execute(sa.text("SELECT 1"))
         await database.close()

@@ -35,8 +35,8 @@ from trading_api.modules.broker.tests.builders import (
 )
 from trading_api.modules.broker.tests.conftest import USER, Venue, build_venue
 from trading_api.runtime.database import Database, Transaction
-from trading_api.runtime.database.migrations import Migrations, upgrade
 from trading_api.testkit.clocks import FixedClock
+from trading_api.testkit.migrated import migrate
 
 THIN = PaperModel(
     seed=11, volume_by_kind={"stock": 4000}, participation_ppm=500_000, impact_ppm=1000
@@ -293,7 +293,7 @@ async def test_same_seed_same_orders_same_fills_to_the_byte(
     for name, seed in (("again", 11), ("other", 12)):
         second = Database(f"sqlite+aiosqlite:///{tmp_path / name}.db", schema="broker")
         try:
-            await upgrade(second, Migrations.of_package("broker", "trading_api.modules.broker"))
+            await migrate(second, "broker")
             assert (await _run(second, seed) == ran) is (seed == 11)
         finally:
             await second.close()

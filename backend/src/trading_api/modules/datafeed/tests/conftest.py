@@ -35,7 +35,6 @@ from trading_api.modules.datafeed.service import (
 )
 from trading_api.modules.datafeed.tests.builders import ANCHOR
 from trading_api.runtime.database import Database, Idempotency, Outbox
-from trading_api.runtime.database.migrations import Migrations, upgrade
 from trading_api.runtime.http import Access
 from trading_api.runtime.http.dispatch import Dispatch
 from trading_api.runtime.http.edge import API_HEADERS, Edge
@@ -46,11 +45,11 @@ from trading_api.runtime.rates import RateLimiter
 from trading_api.runtime.secrets import PRIVATE_KEY_FILE
 from trading_api.runtime.settings import PlatformSettings, load_settings
 from trading_api.testkit.clocks import FixedClock
+from trading_api.testkit.migrated import migrate
 
 PREFIX = "/api/v1/datafeed"
 SEEDED_AT = datetime.fromtimestamp(ANCHOR, UTC).replace(hour=8)
 NOW = datetime(2025, 11, 22, 1, 2, 3, 456_789, tzinfo=UTC)
-MIGRATIONS = Migrations.of_package("datafeed", "trading_api.modules.datafeed")
 
 
 def a_database(path: Path) -> Database:
@@ -92,7 +91,7 @@ def seeded_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     async def make() -> None:
         database = a_database(path)
-        await upgrade(database, MIGRATIONS)
+        await migrate(database, "datafeed")
         await a_service(database).seed(now=SEEDED_AT, demo_seed="tests")
         await database.close()
 
@@ -104,7 +103,7 @@ def seeded_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 async def empty_database(database_url: str) -> AsyncIterator[Database]:
     """A migrated database without rows, on each of the two databases."""
     database = Database(database_url, schema="datafeed")
-    await upgrade(database, MIGRATIONS)
+    await migrate(database, "datafeed")
     yield database
     await database.close()
 

@@ -17,13 +17,12 @@ from trading_api.modules.datafeed.repository import MarketRepository
 from trading_api.modules.datafeed.service import TIME_MAX, DatafeedService, SeedProgress
 from trading_api.modules.datafeed.tests.builders import ANCHOR
 from trading_api.modules.datafeed.tests.conftest import (
-    MIGRATIONS,
     NOW,
     SEEDED_AT,
     a_service,
 )
 from trading_api.runtime.database import Database
-from trading_api.runtime.database.migrations import compare
+from trading_api.runtime.database.migrations import Migrations, compare
 
 
 async def newest_closes(service: DatafeedService) -> list[int]:
@@ -34,7 +33,8 @@ async def newest_closes(service: DatafeedService) -> list[int]:
 
 
 async def test_tables_are_what_the_migrations_make(empty_database: Database) -> None:
-    assert await compare(empty_database, MIGRATIONS) == []
+    migrations = Migrations.of_package("datafeed", "trading_api.modules.datafeed")
+    assert await compare(empty_database, migrations) == []
 
 
 async def test_seed_twice_changes_nothing_and_never_moves_the_anchor(

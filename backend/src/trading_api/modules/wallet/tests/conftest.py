@@ -27,13 +27,13 @@ from trading_api.modules.wallet.service import (
 from trading_api.modules.wallet.settings import WalletSettings
 from trading_api.modules.wallet.tests.builders import FakeAccounts, FakeRates
 from trading_api.runtime.database import Database, Idempotency, Inbox, Outbox
-from trading_api.runtime.database.migrations import Migrations, upgrade
 from trading_api.runtime.http.cursors import Cursors
 from trading_api.runtime.identity import ServiceTokens
 from trading_api.runtime.settings import PlatformSettings
 from trading_api.testkit.clocks import START, FixedClock
 from trading_api.testkit.http import access_token
 from trading_api.testkit.http import client_of as client_of_router
+from trading_api.testkit.migrated import migrate
 
 NOW = START
 PREFIX = "/api/v1/wallet"
@@ -54,7 +54,7 @@ class Wakes:
 async def database(database_url: str) -> AsyncIterator[Database]:
     made = Database(database_url, schema="wallet")
     try:
-        await upgrade(made, Migrations.of_package("wallet", "trading_api.modules.wallet"))
+        await migrate(made, "wallet")
         yield made
     finally:
         await made.close()

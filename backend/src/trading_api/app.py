@@ -36,6 +36,7 @@ from trading_api.runtime.http.documents import openapi_of, redoc_page, swagger_p
 from trading_api.runtime.http.edge import API_HEADERS, Edge
 from trading_api.runtime.http.express import Express, ExpressLane
 from trading_api.runtime.http.health import Readiness, health_router
+from trading_api.runtime.http.late import LateRoute
 from trading_api.runtime.http.problems import ErrorShape
 from trading_api.runtime.http.routing import (
     Handler,
@@ -214,6 +215,13 @@ class ProcessApp:
                 identity=self.identity,
             )
         return document
+
+    def complete_routes(self) -> None:
+        """Build every route now; raises ``FastAPIError`` where an endpoint can't be served."""
+        for app in self._prefixes.values():
+            for route in app.routes:
+                if isinstance(route, LateRoute):
+                    route.complete()
 
     def versions(self) -> Mapping[str, tuple[str, ...]]:
         """Return the served API versions by module."""

@@ -58,6 +58,7 @@ def run(
             process = importlib.import_module(_APPLICATION).create_app(
                 {name: known[name]}, settings=settings, environ=environ, process_name="manager"
             )
+            process.complete_routes()
         except ConfigurationError:
             raise
         except Exception as error:

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, TypeVar
 
 from fastapi import FastAPI, Header
-from fastapi.routing import APIRoute
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -19,6 +18,7 @@ from trading_api.kernel.errors import TradingError, UnauthenticatedError
 from trading_api.runtime.http.access import Access, authorize
 from trading_api.runtime.http.body import LIMIT_BYTES, StrictRequest, UnsupportedMediaTypeError
 from trading_api.runtime.http.express import ExpressRoute, FindAnswer
+from trading_api.runtime.http.late import LateRoute
 from trading_api.runtime.http.problems import (
     MEDIA_TYPE,
     PROBLEM_REFERENCE,
@@ -217,8 +217,8 @@ def add_routes(
     hot: dict[tuple[str, str], Handler] = {}
     for declaration in router.declarations:
         template = prefix + declaration.path
-        handlers: list[Handler] = []
-        route_class = _route_class(declaration, template, handlers)
+        if declaration.hot is not None:
+            hot[declaration.method, template] = handler_of(declaration, template, None)
         options = {"tags": router.tags, **declaration.options}
         responses = {**_responses(declaration), **options.pop("responses", {})}
         extra = {
@@ -230,13 +230,11 @@ def add_routes(
             template or "/",
             declaration.endpoint,
             methods=[declaration.method],
-            route_class_override=route_class,
+            route_class_override=_route_class(declaration, template),
             responses=responses,
             openapi_extra=extra,
             **options,
         )
-        if declaration.hot is not None:
-            hot[declaration.method, template] = handlers[0]
     return hot
 
 
@@ -251,15 +249,11 @@ def express_routes(router: ModuleRouter, *, prefix: str) -> dict[str, ExpressRou
     }
 
 
-def _route_class(
-    declaration: Declaration, template: str, handlers: list[Handler]
-) -> type[APIRoute]:
-    class DeclaredRoute(APIRoute):
+def _route_class(declaration: Declaration, template: str) -> type[LateRoute]:
+    class DeclaredRoute(LateRoute):
         def get_route_handler(self) -> Any:
             inner = None if declaration.hot is not None else super().get_route_handler()
-            handle = handler_of(declaration, template, inner)
-            handlers.append(handle)
-            return handle
+            return handler_of(declaration, template, inner)
 
     return DeclaredRoute
 

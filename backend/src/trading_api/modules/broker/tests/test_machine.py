@@ -41,6 +41,7 @@ from trading_api.modules.broker.tests.reference import Book, Ref, RefusedError, 
 from trading_api.modules.broker.tests.test_crash import STEPS, BreakingRepository
 from trading_api.runtime.database import Database
 from trading_api.testkit.clocks import FixedClock
+from trading_api.testkit.migrated import migrate
 
 T = TypeVar("T")
 
@@ -552,14 +553,14 @@ def _text(cents: int | None) -> str | None:
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     file = tmp_path_factory.mktemp("broker") / "module.db"
 
-    async def migrate() -> None:
+    async def make() -> None:
         database = Database(f"sqlite+aiosqlite:///{file}", schema="broker")
         await migrate(database, "broker")
         async with database.transaction() as transaction:
             await transaction.execute(sa.text("SELECT 1"))
         await database.close()
 
-    asyncio.run(migrate())
+    asyncio.run(make())
     return file
 
 

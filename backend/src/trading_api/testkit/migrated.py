@@ -24,7 +24,7 @@ async def migrate(database: Database, module: str) -> None:
     if statements is None:
         _kept[database.schema, database.dialect] = await _record(database, migrations)
         return
-    async with database.engine.connect() as connection:
+    async with database.engine.begin() as connection:
         if database.dialect == "postgresql":
             await connection.execute(sa.text(f'CREATE SCHEMA IF NOT EXISTS "{database.schema}"'))
             driver: Any = (await connection.get_raw_connection()).driver_connection
@@ -36,7 +36,6 @@ async def migrate(database: Database, module: str) -> None:
                     await driver.execute(statement, *parameters)
         else:
             await connection.run_sync(_execute_all, [("BEGIN IMMEDIATE", ()), *statements])
-        await connection.commit()
 
 
 def _execute_all(connection: sa.Connection, statements: Sequence[Statement]) -> None:

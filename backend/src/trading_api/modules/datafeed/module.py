@@ -92,6 +92,7 @@ class DatafeedModule(Module):
             history=BundledHistory(),
             required=settings.required_tickers,
             files=BarFiles(context.settings.data_directory / "bars"),
+            seconds_kept=settings.datafeed_seconds_hours * 3_600,
         )
         self._settings, self._clock = settings, clock
         access = Access.public() if settings.datafeed_public else Access.scope("datafeed:read")
@@ -182,7 +183,12 @@ class DatafeedModule(Module):
             absolute=build_internal_router(service=service, clock=clock),
             channels={
                 "v1": (
-                    BarsChannel(service=service, clock=clock, access=access),
+                    BarsChannel(
+                        service=service,
+                        clock=clock,
+                        access=access,
+                        newest_bar=broadcaster.newest_bar,
+                    ),
                     QuotesChannel(service=service, clock=clock, access=access),
                 )
             },

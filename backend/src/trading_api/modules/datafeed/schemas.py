@@ -19,7 +19,7 @@ from trading_api.modules.datafeed.domain.importing import ImportState
 from trading_api.modules.datafeed.domain.instrument import AssetClass, Exchange, Instrument, Quote
 from trading_api.modules.datafeed.domain.mark import ExecutionMark, SplitMark
 from trading_api.modules.datafeed.domain.selection import Selection, TextCache
-from trading_api.modules.datafeed.domain.series import Market
+from trading_api.modules.datafeed.domain.series import INTRADAY, Market
 from trading_api.modules.datafeed.domain.text import Numbers, Scale
 from trading_api.modules.datafeed.repository import ImportRecord
 from trading_api.modules.datafeed.service import ProviderState, ProviderStatus
@@ -37,7 +37,7 @@ ResolutionText = Annotated[str, StringConstraints(min_length=1, max_length=8)]
 CalendarCode = Annotated[str, StringConstraints(pattern="^[A-Z0-9_]{2,20}$")]
 FilterText = Annotated[str, StringConstraints(max_length=64)]
 
-RESOLUTIONS = ["1", "3", "5", "15", "30", "45", "60", "120", "180", "240", "1D", "1W", "1M"]
+RESOLUTIONS = [*map(str, INTRADAY), "1D", "1W", "1M"]
 """What the chart's resolution menu offers; each symbol says which of them it has."""
 
 _HISTORY_HEADS = (b'{"s":"ok","t":[', b'],"o":[', b'],"h":[', b'],"l":[', b'],"c":[', b'],"v":[')
@@ -147,7 +147,8 @@ class SymbolInfoView(ResponseModel):
     has_intraday: bool
     has_daily: bool = True
     has_weekly_and_monthly: bool = True
-    has_seconds: bool = False
+    has_seconds: bool
+    seconds_multipliers: list[str] = Field(description="bars of so many seconds are offered")
     has_ticks: bool = False
     has_empty_bars: bool = False
     intraday_multipliers: list[str]
@@ -519,6 +520,7 @@ def symbol_info(market: Market) -> SymbolInfoView:
     """Return a symbol's information, complete."""
     instrument, resolutions = market.instrument, market.resolutions()
     intraday = [each for each in resolutions if each.isdigit()]
+    seconds = [each.removesuffix("S") for each in resolutions if each.endswith("S")]
     live = instrument.exchange is not Exchange.HIST
     return SymbolInfoView(
         name=instrument.ticker,
@@ -538,6 +540,8 @@ def symbol_info(market: Market) -> SymbolInfoView:
         pricescale=instrument.price_scale,
         pointvalue=instrument.multiplier,
         has_intraday=bool(intraday),
+        has_seconds=bool(seconds),
+        seconds_multipliers=seconds,
         intraday_multipliers=intraday,
         supported_resolutions=resolutions,
         volume_precision=instrument.volume_decimals,
@@ -780,6 +784,8 @@ def encode_symbol_columns(views: list[SymbolInfoView]) -> bytes:
         "has_daily",
         "has_weekly_and_monthly",
         "has_empty_bars",
+        "has_seconds",
+        "seconds_multipliers",
         "intraday_multipliers",
         "supported_resolutions",
         "volume_precision",

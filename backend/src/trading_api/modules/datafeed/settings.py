@@ -42,6 +42,13 @@ class DatafeedSettings(OwnedSettings):
     datafeed_history_hours: int = Field(
         24, ge=1, le=24 * 365, description="how far back a provider's first backfill goes"
     )
+    datafeed_seconds_hours: int = Field(
+        24,
+        ge=0,
+        le=7 * 24,
+        description="how long bars of a second are kept of what a provider feeds, 4 MiB of memory "
+        "a day and symbol; 0: none",
+    )
     bar_broadcaster_enabled: bool = Field(True, description="live bars on the WebSocket")
     bar_broadcaster_interval: float = Field(
         2.0, ge=0.5, le=60, description="seconds between two updates of a forming bar"

@@ -53,6 +53,17 @@ series_chunks = sa.Table(
     sa.CheckConstraint("bar_count > 0", name="bar_count_positive"),
 )
 
+second_bars = sa.Table(
+    "second_bars",
+    metadata,
+    # A minute of a live series, and its seconds as chunks have bars; old ones are deleted.
+    sa.Column("series_id", Id, primary_key=True),
+    sa.Column("minute_at_us", Instant, primary_key=True, autoincrement=False),
+    sa.Column("bar_count", sa.Integer, nullable=False),
+    sa.Column("columns", sa.LargeBinary, nullable=False),
+    sa.CheckConstraint("bar_count BETWEEN 1 AND 60", name="bar_count_range"),
+)
+
 imports = sa.Table(
     "imports",
     metadata,

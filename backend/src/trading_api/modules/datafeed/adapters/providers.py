@@ -219,7 +219,7 @@ class _Player:
         bars = series.bars
         base = series.resolution
         self._bars = bars
-        self._bar_slots = (base.count * 60 if base.is_intraday else DAY_SECONDS) * 2
+        self._bar_slots = (base.seconds if base.is_intraday else DAY_SECONDS) * 2
         self._key = bridge.key_of(seed, series.id, "replay")
         self._speed = speed
 

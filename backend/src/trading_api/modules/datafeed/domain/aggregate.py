@@ -16,7 +16,7 @@ from trading_api.modules.datafeed.domain.columns import Columns, Ints
 from trading_api.modules.datafeed.domain.resolution import Resolution, Unit
 
 DAY_SECONDS = 86_400
-_HOUR_SECONDS = 3_600
+HOUR_SECONDS = 3_600
 MONDAY_OFFSET_DAYS = 3
 """1970-01-01 was a Thursday; three days on from a Monday."""
 
@@ -56,8 +56,8 @@ class Session:
         """Return local minus UTC in seconds; zones change on the hour, so hours are looked up."""
         if self.time_zone in ("Etc/UTC", "UTC"):
             return np.zeros_like(time)
-        hours, where = np.unique(time // _HOUR_SECONDS, return_inverse=True)
-        offsets = [_utc_offset(self.time_zone, int(hour) * _HOUR_SECONDS) for hour in hours]
+        hours, where = np.unique(time // HOUR_SECONDS, return_inverse=True)
+        offsets = [_utc_offset(self.time_zone, int(hour) * HOUR_SECONDS) for hour in hours]
         return np.array(offsets, dtype=np.int64)[where]
 
 
@@ -83,12 +83,11 @@ def parse_session(notation: str, time_zone: str) -> Session:
     return Session(time_zone, open_minute, overnight=open_minute >= close_minute)
 
 
-def intraday(bars: Columns, minutes: int, session: Session) -> Columns:
-    """Return bars of ``minutes`` built from finer ones, aligned to the session's open."""
+def intraday(bars: Columns, seconds: int, session: Session) -> Columns:
+    """Return bars of ``seconds`` built from finer ones, aligned to the session's open."""
     if not len(bars):
         return bars
     opens = session.opens(bars.time)
-    seconds = minutes * 60
     starts = opens + (bars.time - opens) // seconds * seconds
     return merge(bars, starts, starts)
 

@@ -8,9 +8,10 @@ gap: O' = C'prev, X' = C'prev · X / Cprev, and H', L' are widened to enclose O'
 from a table and are taken out (prices before them divided), so none of them looks like a crash.
 
 Inside a day the hours, inside an hour the minutes, inside a minute the half-second slots are paths
-that hit the open, high, low and close above them exactly (``bridge``). Each level adds up exactly
-to the one above; the volume's remainder goes to the last part. The price is thus a pure function
-of seed, symbol and time: every process computes the same, and none need run for bars to exist.
+that hit the open, high, low and close above them exactly (``bridge``). Two slots make a second.
+Each level adds up exactly to the one above; the volume's remainder goes to the last part. The price
+is thus a pure function of seed, symbol and time: every process computes the same, and none need run
+for bars to exist.
 
 Nothing later than the slot of "now" is ever shown: a forming bar is built from elapsed slots only.
 """
@@ -21,7 +22,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from trading_api.modules.datafeed.domain import aggregate, bridge
-from trading_api.modules.datafeed.domain.aggregate import ALWAYS_OPEN, DAY_SECONDS
+from trading_api.modules.datafeed.domain.aggregate import (
+    ALWAYS_OPEN,
+    DAY_SECONDS,
+    HOUR_SECONDS,
+)
 from trading_api.modules.datafeed.domain.cache import SizedCache
 from trading_api.modules.datafeed.domain.columns import (
     EMPTY,
@@ -30,17 +35,15 @@ from trading_api.modules.datafeed.domain.columns import (
     Window,
 )
 from trading_api.modules.datafeed.domain.instrument import Instrument, Quote
-from trading_api.modules.datafeed.domain.resolution import Resolution
+from trading_api.modules.datafeed.domain.resolution import Resolution, Unit
 from trading_api.modules.datafeed.domain.selection import BARS_MAX, Part, Selection, select
-from trading_api.modules.datafeed.domain.series import StoredSeries
+from trading_api.modules.datafeed.domain.series import INTRADAY, StoredSeries
 
 SLOT_US = 500_000
 """The price changes at most this often, and is published every time."""
 
 SLOTS_PER_MINUTE = 60_000_000 // SLOT_US
 MINUTE_SECONDS = 60
-HOUR_SECONDS = 3_600
-DAY_MINUTES = 1_440
 PRICE_MIN_TICKS = 10
 """A continuation that wanders down for years stops here, so that bid and ask stay positive."""
 
@@ -56,11 +59,16 @@ LONG_RESOLUTIONS_MAX = 16
 _BATCH_DAYS = 48
 """Days whose minutes are drawn in one go: bounds the temporary arrays."""
 
+_BATCH_HOURS = 12
+"""Hours whose seconds are drawn in one go."""
+
+_ONE_MINUTE = Resolution(1, Unit.MINUTE)
+
 _WIGGLE_SHARE = 12
 """How far a part's high and low may lie outside its open and close: at two dozen parts 1/12 of the
 whole bar's range, with more parts accordingly less."""
 
-RESOLUTIONS = ["1", "3", "5", "15", "30", "45", "60", "120", "180", "240", "1D", "1W", "1M", "3M"]
+RESOLUTIONS = [*map(str, INTRADAY), "1D", "1W", "1M", "3M"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,24 +116,32 @@ class MinuteDays:
 class _Grid:
     """Numbers of the bars of an intraday resolution in a market that never closes.
 
-    Bars restart with each UTC day, the last one of a day may be short.
+    Bars of minutes restart with each UTC day, whose last one may be short, bars of seconds with
+    each hour.
+
+    Attributes:
+        step: length of a bar, seconds.
+        period: what bars restart with, seconds.
+        block_periods: so many periods make a block: about 1,440 bars of minutes or 3,600 of
+            seconds, whatever the resolution.
     """
 
-    minutes: int
+    step: int
+    period: int
+    block_periods: int
 
     @property
-    def per_day(self) -> int:
-        return -(-DAY_MINUTES // self.minutes)
+    def per_period(self) -> int:
+        return -(-self.period // self.step)
 
     @property
     def block_bars(self) -> int:
-        """Bars of ``minutes`` days."""
-        return self.per_day * self.minutes
+        return self.per_period * self.block_periods
 
     def index_of(self, time: int) -> int:
         """Return the number of the bar that ``time`` lies in."""
-        day, second = divmod(time, DAY_SECONDS)
-        return day * self.per_day + second // (self.minutes * 60)
+        period, second = divmod(time, self.period)
+        return period * self.per_period + second // self.step
 
     def index_from(self, time: int) -> int:
         """Return the number of the first bar that starts at or after ``time``."""
@@ -133,8 +149,8 @@ class _Grid:
 
     def time_of(self, index: int) -> int:
         """Return the start of a bar."""
-        day, number = divmod(index, self.per_day)
-        return day * DAY_SECONDS + number * self.minutes * 60
+        period, number = divmod(index, self.per_period)
+        return period * self.period + number * self.step
 
 
 class DemoMarket:
@@ -162,7 +178,7 @@ class DemoMarket:
         assert anchor_time % DAY_SECONDS == 0, "the anchor is the beginning of a UTC day"
         self._instrument = instrument
         base = series.resolution
-        self._base_seconds = base.count * 60 if base.is_intraday else DAY_SECONDS
+        self._base_seconds = base.seconds if base.is_intraday else DAY_SECONDS
         self._chain = _Chain(instrument, series, splits, self._base_seconds, anchor_time)
         self.start_time = self._chain.start_time
         self._hour_key = bridge.key_of(seed, instrument.ticker, "hours")
@@ -171,7 +187,8 @@ class DemoMarket:
         self._caches = caches or DemoCaches()
         self._key = object()
         self._forming_slot = -1
-        self._forming: dict[int, Columns] = {}
+        self._forming: dict[Resolution, Columns] = {}
+        self._hour_seconds: tuple[int, Columns] = (-1, EMPTY)
         self._long: dict[Resolution, tuple[int, Columns]] = {}
         self._past_days = EMPTY
         self._slots: tuple[int, Ints] = (-1, np.empty(0, dtype=np.int64))
@@ -183,13 +200,14 @@ class DemoMarket:
         return self._instrument
 
     def resolutions(self) -> list[str]:
-        """Return the usual resolutions; any number of minutes, days, weeks, months works too."""
+        """Return the usual resolutions; others of seconds, minutes, days and so on work too."""
         return [*RESOLUTIONS, "12M"]
 
     def is_closed(self, resolution: Resolution, to_time: int, now_us: int) -> bool:
         """Return whether every bar that starts before ``to_time`` is surely final."""
-        today = now_us // 1_000_000 // DAY_SECONDS * DAY_SECONDS
-        return to_time <= (today if resolution.is_intraday else today - 366 * DAY_SECONDS)
+        period = HOUR_SECONDS if resolution.unit is Unit.SECOND else DAY_SECONDS
+        begun = now_us // 1_000_000 // period * period
+        return to_time <= (begun if resolution.is_intraday else begun - 366 * DAY_SECONDS)
 
     def bars(self, resolution: Resolution, window: Window, now_us: int) -> Selection:
         """Return what ``window`` holds; the last bar may be forming, none is later than now."""
@@ -198,7 +216,7 @@ class DemoMarket:
             return Selection()
         window = Window(window.from_time, end, window.count_back)
         if resolution.is_intraday:
-            return self._select_intraday(resolution.count, window, now_us)
+            return self._select_intraday(resolution, window, now_us)
         bars = self._long_bars(resolution, now_us)
         return select(bars, window, key=(self._key, resolution), closed=len(bars) - 1)
 
@@ -229,9 +247,9 @@ class DemoMarket:
             previous_close=self._chain.close_before(day * DAY_SECONDS),
         )
 
-    def _select_intraday(self, minutes: int, window: Window, now_us: int) -> Selection:
+    def _select_intraday(self, resolution: Resolution, window: Window, now_us: int) -> Selection:
         """Return an intraday window by arithmetic: the market is always open, so bars are dense."""
-        grid = _Grid(minutes)
+        grid = _grid_of(resolution)
         first, stop = grid.index_of(self.start_time), grid.index_from(window.to_time)
         if window.count_back is None:
             start = min(max(grid.index_from(window.from_time), first), stop)
@@ -244,53 +262,94 @@ class DemoMarket:
         for number in range(start // grid.block_bars, (stop - 1) // grid.block_bars + 1):
             low = max(number * grid.block_bars, first)
             high = min(stop, (number + 1) * grid.block_bars)
-            block, closed = self._block(minutes, number, now_us)
+            block, closed = self._block(resolution, grid, number, now_us)
             begin, end = max(start, low) - low, high - low
             if begin < min(closed, end):
-                key = (self._key, minutes, number, closed)
+                key = (self._key, resolution, number, closed)
                 parts.append(Part(block[:closed], begin, min(closed, end), key))
             if closed < end:
                 parts.append(Part(block, max(begin, closed), end))
         return Selection(tuple(parts))
 
-    def _block(self, minutes: int, number: int, now_us: int) -> tuple[Columns, int]:
-        """Return a block's bars up to now, and how many of them are final.
-
-        A block is ``minutes`` days, so that every resolution has some 1,440 bars in it.
-        """
-        today = now_us // 1_000_000 // DAY_SECONDS
-        first_day = max(number * minutes, self.start_time // DAY_SECONDS)
-        last_day = (number + 1) * minutes - 1
-        if last_day < today:
-            bars = self._closed_days(minutes, first_day, last_day)
+    def _block(
+        self, resolution: Resolution, grid: _Grid, number: int, now_us: int
+    ) -> tuple[Columns, int]:
+        """Return a block's bars up to now, and how many of them are final."""
+        current = now_us // 1_000_000 // grid.period
+        first = max(number * grid.block_periods, self.start_time // grid.period)
+        last = (number + 1) * grid.block_periods - 1
+        if last < current:
+            bars = self._closed_periods(resolution, first, last)
             return bars, len(bars)
         slot = now_us // SLOT_US
         if self._forming_slot != slot:
             self._forming_slot = slot
             self._forming.clear()
-        found = self._forming.get(minutes)
+        found = self._forming.get(resolution)
         if found is None:
-            bars = self._minutes(today, today, now_us)
-            if minutes > 1:
-                bars = aggregate.intraday(bars, minutes, ALWAYS_OPEN)
-            if first_day < today:
-                closed = self._closed_days(minutes, first_day, today - 1)
+            if resolution.unit is Unit.SECOND:
+                bars = self._seconds_of_hour(now_us)
+            else:
+                bars = self._minutes(current, current, now_us)
+            bars = _coarser(bars, resolution)
+            if first < current:
+                closed = self._closed_periods(resolution, first, current - 1)
                 bars = Columns.concat([closed, bars])
-            found = self._forming[minutes] = bars
+            found = self._forming[resolution] = bars
         return found, len(found) - 1
 
-    def _closed_days(self, minutes: int, first_day: int, last_day: int) -> Columns:
-        """Return the bars of whole past days, both ends inclusive."""
-        if minutes == 1:
-            return self._whole_minutes(first_day, last_day)
-        key = (self._key, minutes, first_day, last_day)
+    def _closed_periods(self, resolution: Resolution, first: int, last: int) -> Columns:
+        """Return the bars of whole past days, or hours for seconds, both ends inclusive."""
+        if resolution == _ONE_MINUTE:
+            return self._whole_minutes(first, last)
+        key = (self._key, resolution, first, last)
         found = self._caches.blocks.find(key)
         if found is None:
-            # Hours add up to what their minutes would, and there are fewer of them.
-            finer = self._hours if minutes % 60 == 0 else self._whole_minutes
-            found = aggregate.intraday(finer(first_day, last_day), minutes, ALWAYS_OPEN)
+            if resolution.unit is Unit.SECOND:
+                found = self._whole_seconds(resolution, first, last)
+            else:
+                # Hours add up to what their minutes would, and there are fewer of them.
+                finer = self._hours if resolution.count % 60 == 0 else self._whole_minutes
+                found = _coarser(finer(first, last), resolution)
             self._caches.blocks.keep(key, found, found.size)
         return found
+
+    def _whole_seconds(self, resolution: Resolution, first_hour: int, last_hour: int) -> Columns:
+        """Return bars of seconds of whole hours, both ends inclusive."""
+        parts = []
+        for start in range(first_hour, last_hour + 1, _BATCH_HOURS):
+            stop = min(start + _BATCH_HOURS, last_hour + 1)
+            first_day, last_day = (hour * HOUR_SECONDS // DAY_SECONDS for hour in (start, stop - 1))
+            minutes = self._whole_minutes(first_day, last_day)
+            low, high = (minutes.index_at(hour * HOUR_SECONDS) for hour in (start, stop))
+            parts.append(_coarser(self._seconds_of(minutes[low:high]), resolution))
+        return Columns.concat(parts)
+
+    def _seconds_of_hour(self, now_us: int) -> Columns:
+        """Return the seconds of the current hour, cut at the slot of ``now_us``."""
+        time = now_us // 60_000_000 * MINUTE_SECONDS
+        day = time // DAY_SECONDS
+        minutes = self._whole_minutes(day, day)
+        index = minutes.index_at(time)
+        if self._hour_seconds[0] != time:
+            low = minutes.index_at(time // HOUR_SECONDS * HOUR_SECONDS)
+            self._hour_seconds = time, self._seconds_of(minutes[low:index])
+        current = minutes[index : index + 1]
+        elapsed = now_us % 60_000_000 // SLOT_US + 1
+        prices = self._slot_prices(current)[:elapsed]
+        if elapsed % 2:
+            prices = np.append(prices, prices[-1:])
+        forming = _seconds(current.time, prices[None, :], current.volume, elapsed)
+        return Columns.concat([self._hour_seconds[1], forming])
+
+    def _seconds_of(self, minutes: Columns) -> Columns:
+        """Return the seconds of complete minutes."""
+        if not len(minutes):
+            return EMPTY
+        keys = bridge.keys_at(self._slot_key, minutes.time // MINUTE_SECONDS)
+        edges = (minutes.open, minutes.high, minutes.low, minutes.close)
+        prices = bridge.paths(keys, edges, SLOTS_PER_MINUTE - 1)
+        return _seconds(minutes.time, prices, minutes.volume, SLOTS_PER_MINUTE)
 
     def _long_bars(self, resolution: Resolution, now_us: int) -> Columns:
         """Return all bars of days, weeks or months; the last one is forming."""
@@ -377,6 +436,39 @@ class DemoMarket:
             day: Columns(*(column.copy() for column in minutes[start:stop].arrays()))
             for day, start, stop in zip(days, edges, edges[1:], strict=False)
         }
+
+
+def _grid_of(resolution: Resolution) -> _Grid:
+    period = HOUR_SECONDS if resolution.unit is Unit.SECOND else DAY_SECONDS
+    return _Grid(resolution.seconds, period, resolution.count)
+
+
+def _coarser(bars: Columns, resolution: Resolution) -> Columns:
+    """Return bars of a resolution from finer ones of whole periods."""
+    if resolution.count == 1:
+        return bars
+    return aggregate.intraday(bars, resolution.seconds, ALWAYS_OPEN)
+
+
+def _seconds(time: Ints, prices: Ints, volumes: Ints, elapsed: int) -> Columns:
+    """Return the seconds of minutes of which ``elapsed`` slots have begun.
+
+    Args:
+        time: starts of the minutes.
+        prices: of each minute's slots, two for every second.
+        volumes: of the complete minutes.
+    """
+    count = prices.shape[1] // 2
+    pairs = prices.reshape(len(time), count, 2)
+    shares = np.minimum(np.arange(count + 1, dtype=np.int64) * 2, elapsed)
+    return Columns(
+        time=(time[:, None] + np.arange(count, dtype=np.int64)).reshape(-1),
+        open=np.ascontiguousarray(pairs[:, :, 0]).reshape(-1),
+        high=pairs.max(axis=2).reshape(-1),
+        low=pairs.min(axis=2).reshape(-1),
+        close=np.ascontiguousarray(pairs[:, :, 1]).reshape(-1),
+        volume=np.diff(volumes[:, None] * shares // SLOTS_PER_MINUTE, axis=1).reshape(-1),
+    )
 
 
 def _subdivide(bars: Columns, key: int, bar_seconds: int, part_seconds: int) -> Columns:

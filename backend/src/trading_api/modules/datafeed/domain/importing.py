@@ -232,8 +232,8 @@ def end_of(time: int, resolution: Resolution) -> int:
     """
     count = resolution.count
     match resolution.unit:
-        case Unit.MINUTE:
-            return time + count * 60
+        case Unit.SECOND | Unit.MINUTE:
+            return time + resolution.seconds
         case Unit.WEEK:
             group = (time // DAY_SECONDS + MONDAY_OFFSET_DAYS) // 7 // count
             return ((group + 1) * count * 7 - MONDAY_OFFSET_DAYS) * DAY_SECONDS
@@ -253,6 +253,8 @@ def _start_of_month(month: int) -> int:
 
 def _grid(resolution: Resolution) -> int:
     """Return what a bar's start must be a multiple of, seconds."""
+    if resolution.unit is Unit.SECOND:
+        return 1
     return 60 if resolution.unit is Unit.MINUTE else DAY_SECONDS
 
 

@@ -1,10 +1,13 @@
 """A market that a provider feeds: stored minutes, the minutes since, and the one that forms.
 
+Beside them the seconds of the last hours, from the same ticks: a minute that has seconds is what
+they add up to.
+
 Bars are built from the last price alone. A minute is final when its end has passed; what listeners
 saw of it last is what history answers from then on. Minutes without a tick have no bar.
 """
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from itertools import count
 
 import numpy as np
@@ -19,27 +22,52 @@ from trading_api.modules.datafeed.domain.selection import (
     Selection,
     select,
 )
-from trading_api.modules.datafeed.domain.series import HistoricalMarket, StoredSeries
+from trading_api.modules.datafeed.domain.series import (
+    SECONDS,
+    HistoricalMarket,
+    StoredSeries,
+    unsupported_by,
+)
 from trading_api.modules.datafeed.domain.tick import Tick
 
 MINUTE_SECONDS = 60
 RECENT_BARS_MAX = 20_000
 """So many minutes are aggregated anew after each change; older ones were once and for all."""
 
+RESOLUTIONS_MAX = 16
+"""Resolutions of seconds kept; clients name any."""
+
 _versions = count(1)
 
 
 class LiveMarket:
-    """One instrument that a provider feeds; ``series`` has bars of one minute, at least one."""
+    """One instrument that a provider feeds.
 
-    def __init__(self, instrument: Instrument, series: StoredSeries) -> None:
+    Args:
+        series: bars of one minute, at least one.
+        seconds: stored bars of a second, of some of the newest of those minutes.
+        seconds_kept: bars of a second are kept so long, in seconds; 0: there are none.
+    """
+
+    def __init__(
+        self,
+        instrument: Instrument,
+        series: StoredSeries,
+        seconds: Columns = EMPTY,
+        *,
+        seconds_kept: int = 0,
+    ) -> None:
         assert series.resolution == Resolution(1, Unit.MINUTE), "live bars are minutes"
         self._instrument = instrument
         self._session = aggregate.parse_session(instrument.session, instrument.time_zone)
         self._closed: list[tuple[int, ...]] = []
         self._forming: list[int] | None = None
         self._tick: Tick | None = None
+        self._seconds = EMPTY
+        self._seconds_kept = seconds_kept
+        self._forming_seconds: list[list[int]] = []
         self._settle(series)
+        self._keep_seconds(seconds)
 
     @property
     def instrument(self) -> Instrument:
@@ -61,15 +89,17 @@ class LiveMarket:
         """The stored bars as last seen."""
         return self._series
 
-    def absorb(self, series: StoredSeries) -> None:
-        """Take over what is stored by now; minutes known beyond it stay."""
+    def absorb(self, series: StoredSeries, seconds: Columns = EMPTY) -> None:
+        """Take over what is stored by now; minutes known beyond it stay, and their seconds."""
         if series is self._series:
             return
         last = int(series.bars.time[-1])
         self._closed = [row for row in self._closed if row[0] > last]
         if self._forming is not None and self._forming[0] <= last:
-            self._forming = None
+            self._drop_forming()
         self._settle(series)
+        later = self._seconds[self._seconds.index_at(last + MINUTE_SECONDS) :]
+        self._keep_seconds(Columns.concat([seconds, later]))
 
     def apply(self, tick: Tick) -> None:
         """Take a tick; one of a final minute changes the quote alone."""
@@ -88,6 +118,8 @@ class LiveMarket:
             forming[3] = min(forming[3], tick.last)
             forming[4] = tick.last
             forming[5] += tick.size
+        if self._seconds_kept:
+            self._add_to_second(tick)
         self._changed()
 
     def close_until(self, now_us: int) -> None:
@@ -100,23 +132,37 @@ class LiveMarket:
         """Return the final minutes behind ``time`` that aren't in the stored series."""
         return Columns.of_rows([row for row in self._closed if row[0] > time])
 
-    def take_closed(self, row: Sequence[int]) -> None:
-        """Take over a final minute as the provider's leader built it."""
+    def seconds_of(self, minutes: Columns) -> Columns:
+        """Return the seconds of some final minutes, as far as there are any."""
+        if not len(minutes):
+            return EMPTY
+        return self._seconds_between(int(minutes.time[0]), int(minutes.time[-1]) + MINUTE_SECONDS)
+
+    def take_closed(self, row: Sequence[int], seconds: Sequence[Sequence[int]] = ()) -> None:
+        """Take over a final minute as the provider's leader built it, with its seconds."""
         forming = self._forming
         if row[0] <= int(self._series.bars.time[-1]):
             return
         self._closed = sorted([each for each in self._closed if each[0] != row[0]] + [tuple(row)])
         if forming is not None and forming[0] <= row[0]:
-            self._forming = None
+            self._drop_forming()
+        if self._seconds_kept:
+            mine = self._seconds
+            before = mine[: mine.index_at(row[0])]
+            after = mine[mine.index_at(row[0] + MINUTE_SECONDS) :]
+            self._keep_seconds(Columns.concat([before, Columns.of_rows(seconds), after]))
         self._changed()
 
     def resolutions(self) -> list[str]:
         """Return the usual resolutions that it offers."""
-        return self._past.resolutions()
+        seconds = SECONDS if self._seconds_kept else ()
+        return [*map(str, seconds), *self._past.resolutions()]
 
     def is_closed(self, resolution: Resolution, to_time: int, now_us: int) -> bool:
         """Return whether no bar that starts before ``to_time`` can change after ``now_us``."""
-        return to_time <= self._boundary and resolution.is_intraday
+        # Old seconds go.
+        is_kept = resolution.is_intraday and resolution.unit is not Unit.SECOND
+        return to_time <= self._boundary and is_kept
 
     def bars(self, resolution: Resolution, window: Window, now_us: int) -> Selection:
         """Return what ``window`` holds; the last bar may be forming."""
@@ -126,6 +172,8 @@ class LiveMarket:
             bars = self._long_bars(resolution)
             key = (self._key, self._change, resolution)
             return select(bars, window, key=key, closed=len(bars) - 1)
+        if resolution.unit is Unit.SECOND:
+            return self._second_bars(resolution, window)
         recent = self._recent_bars(resolution)
         newest = select(
             recent,
@@ -133,20 +181,12 @@ class LiveMarket:
             key=(self._key, self._change, resolution),
             closed=len(recent) - 1 if self._forming is not None else len(recent),
         )
-        wanted = BARS_MAX if window.count_back is None else min(window.count_back, BARS_MAX)
-        missing = wanted - len(newest)
-        is_recent = window.count_back is None and window.from_time >= self._boundary
-        if missing <= 0 or (is_recent and (len(newest) or newest.next_time is not None)):
-            return newest
-        # Older bars end where the recent ones begin.
-        to_time = min(window.to_time, self._boundary)
-        older = self._past.bars(
-            resolution, Window(min(window.from_time, to_time), to_time, window.count_back), now_us
+        return _with_older(
+            newest,
+            window,
+            self._boundary,
+            lambda older: self._past.bars(resolution, older, now_us),
         )
-        parts: tuple[Part, ...] = _newest(older.parts, missing)
-        if not parts and not newest.parts:
-            return Selection((), older.next_time)
-        return Selection((*parts, *newest.parts))
 
     def quote(self, now_us: int) -> Quote:
         """Return the newest prices; their age is what ``at_us`` tells."""
@@ -172,10 +212,68 @@ class LiveMarket:
     def _close_forming(self) -> None:
         if self._forming is not None:
             self._closed.append(tuple(self._forming))
-            self._forming = None
+            seconds = Columns.of_rows(self._forming_seconds)
+            self._drop_forming()
+            self._keep_seconds(Columns.concat([self._seconds, seconds]))
             self._changed()
         if len(self._closed) > RECENT_BARS_MAX:
             self._settle(self._series)
+
+    def _drop_forming(self) -> None:
+        self._forming = None
+        self._forming_seconds = []
+
+    def _add_to_second(self, tick: Tick) -> None:
+        second, rows = tick.at_us // 1_000_000, self._forming_seconds
+        if not rows or rows[-1][0] < second:
+            rows.append([second, tick.last, tick.last, tick.last, tick.last, tick.size])
+            return
+        row = rows[-1]
+        row[2] = max(row[2], tick.last)
+        row[3] = min(row[3], tick.last)
+        row[4] = tick.last
+        row[5] += tick.size
+
+    def _keep_seconds(self, seconds: Columns) -> None:
+        """Keep the seconds of final minutes, the old ones no longer."""
+        oldest = self.last_time + MINUTE_SECONDS - self._seconds_kept
+        self._seconds = seconds[seconds.index_at(oldest) :]
+        self._seconds_key: Hashable = object()
+        self._built_seconds: dict[Resolution, Columns] = {}
+
+    def _seconds_between(self, from_time: int, to_time: int) -> Columns:
+        return self._seconds[self._seconds.index_at(from_time) : self._seconds.index_at(to_time)]
+
+    def _second_bars(self, resolution: Resolution, window: Window) -> Selection:
+        """Return bars of seconds: those of final minutes as built once, the newest anew."""
+        if not self._seconds_kept:
+            raise unsupported_by(self._instrument, resolution, self.resolutions())
+        # A bar may hold the last seconds of a final minute and the first of the next.
+        begin = np.array([self.last_time + MINUTE_SECONDS])
+        opened = int(self._session.opens(begin)[0])
+        start = int(begin[0]) - (int(begin[0]) - opened) % resolution.seconds
+        past = self._built_seconds.get(resolution)
+        if past is None:
+            if len(self._built_seconds) >= RESOLUTIONS_MAX:
+                self._built_seconds.clear()
+            past = self._seconds[: self._seconds.index_at(start)]
+            past = aggregate.intraday(past, resolution.seconds, self._session)
+            self._built_seconds[resolution] = past
+        recent = Columns.concat(
+            [
+                self._seconds[self._seconds.index_at(start) :],
+                Columns.of_rows(self._forming_seconds),
+            ]
+        )
+        recent = aggregate.intraday(recent, resolution.seconds, self._session)
+        key = (self._seconds_key, resolution)
+        older = past
+        return _with_older(
+            select(recent, window),
+            window,
+            start,
+            lambda before: select(older, before, key=key),
+        )
 
     def _settle(self, series: StoredSeries) -> None:
         """Divide what is known: whole trading days once and for all, and what is recent."""
@@ -212,7 +310,7 @@ class LiveMarket:
         if found is None:
             found = self._recent()
             if resolution.count > 1:
-                found = aggregate.intraday(found, resolution.count, self._session)
+                found = aggregate.intraday(found, resolution.seconds, self._session)
             self._built[resolution] = found
         return found
 
@@ -225,6 +323,29 @@ class LiveMarket:
                 days, resolution, open_every_day=self._instrument.session == "24x7"
             )
         return found
+
+
+def _with_older(
+    newest: Selection, window: Window, boundary: int, find_older: Callable[[Window], Selection]
+) -> Selection:
+    """Return what a window holds of recent bars and of older ones.
+
+    Args:
+        newest: what it holds of the recent ones.
+        boundary: where they begin, and the older ones end.
+        find_older: returns what a window holds of the older ones.
+    """
+    wanted = BARS_MAX if window.count_back is None else min(window.count_back, BARS_MAX)
+    missing = wanted - len(newest)
+    is_recent = window.count_back is None and window.from_time >= boundary
+    if missing <= 0 or (is_recent and (len(newest) or newest.next_time is not None)):
+        return newest
+    to_time = min(window.to_time, boundary)
+    older = find_older(Window(min(window.from_time, to_time), to_time, window.count_back))
+    parts: tuple[Part, ...] = _newest(older.parts, missing)
+    if not parts and not newest.parts:
+        return Selection((), older.next_time)
+    return Selection((*parts, *newest.parts))
 
 
 def _newest(parts: Sequence[Part], wanted: int) -> tuple[Part, ...]:

@@ -47,7 +47,7 @@ class StoredSeries:
 
     Attributes:
         id: its name, such as ``aapl-1d``.
-        resolution: what its bars are; one day, or some minutes.
+        resolution: what its bars are; one day, or some minutes or seconds.
         price_decimals: decimals of its prices.
         volume_decimals: decimals of its volumes.
         bars: all of them.
@@ -79,6 +79,14 @@ class SourcedSeries:
     license: str
 
 
+SECONDS = tuple(Resolution(count, Unit.SECOND) for count in (1, 5, 10, 15, 30, 45))
+"""The usual resolutions below a minute."""
+
+MINUTES = tuple(
+    Resolution(count, Unit.MINUTE) for count in (1, 3, 5, 15, 30, 45, 60, 120, 180, 240)
+)
+INTRADAY = (*SECONDS, *MINUTES)
+
 BUILT_SIZE_MAX = 4 * 1024 * 1024
 """Coarser bars that one instrument keeps: as much as its own bars have, and at least this."""
 
@@ -105,9 +113,8 @@ class HistoricalMarket:
     def resolutions(self) -> list[str]:
         """Return the usual resolutions that the series can give."""
         base = self._series.resolution
-        minutes = [1, 3, 5, 15, 30, 45, 60, 120, 180, 240]
-        intraday = [str(m) for m in minutes if base.is_intraday and m % base.count == 0]
-        return [*intraday, "1D", "1W", "1M", "3M", "12M"]
+        intraday = [each for each in INTRADAY if base.is_intraday and _divides(base, each)]
+        return [*map(str, intraday), "1D", "1W", "1M", "3M", "12M"]
 
     def bars(self, resolution: Resolution, window: Window, now_us: int) -> Selection:
         """Return what ``window`` holds; history has no future, so ``now_us`` only guards it."""
@@ -165,15 +172,15 @@ class HistoricalMarket:
 
     def _build(self, resolution: Resolution) -> Columns:
         base = self._series.resolution
-        if resolution.unit is not Unit.MINUTE:
+        if not resolution.is_intraday:
             return aggregate.from_days(
                 self.days, resolution, open_every_day=self.instrument.session == "24x7"
             )
-        if not base.is_intraday or resolution.count % base.count:
+        if not base.is_intraday or not _divides(base, resolution):
             raise unsupported_by(self.instrument, resolution, self.resolutions())
         if resolution == base:
             return self._series.bars
-        return aggregate.intraday(self._series.bars, resolution.count, self._session)
+        return aggregate.intraday(self._series.bars, resolution.seconds, self._session)
 
     def _last_bar_quote(self) -> Quote:
         last, day = self._series.bars[-1:], self.days[-1:]
@@ -193,6 +200,10 @@ class HistoricalMarket:
             day_volume=int(day.volume[0]),
             previous_close=int(before.close[0]) if len(before) else None,
         )
+
+
+def _divides(base: Resolution, resolution: Resolution) -> bool:
+    return resolution.seconds % base.seconds == 0
 
 
 def unsupported_by(

@@ -8,7 +8,7 @@ import numpy as np
 import sqlalchemy as sa
 
 from trading_api.modules.datafeed import tables
-from trading_api.modules.datafeed.domain.columns import Columns
+from trading_api.modules.datafeed.domain.columns import EMPTY, Columns
 from trading_api.modules.datafeed.domain.importing import BadLine, ImportState, Reached
 from trading_api.modules.datafeed.domain.resolution import Resolution
 from trading_api.runtime.database import Transaction
@@ -138,7 +138,7 @@ class BarRepository:
             .order_by(chunks.c.position)
             .limit(CHUNKS_PER_READ)
         )
-        return [(row.position, _decode(row.columns, row.bar_count)) for row in rows]
+        return [(row.position, decode_bars(row.columns, row.bar_count)) for row in rows]
 
     async def read_last_chunk(
         self, transaction: Transaction, series_id: str, version: int
@@ -151,7 +151,7 @@ class BarRepository:
             .order_by(chunks.c.position.desc())
             .limit(1)
         )
-        return None if row is None else (row.position, _decode(row.columns, row.bar_count))
+        return None if row is None else (row.position, decode_bars(row.columns, row.bar_count))
 
     async def next_version(self, transaction: Transaction, series_id: str) -> int:
         """Return a version that neither the series nor an import of it has.
@@ -242,7 +242,9 @@ class BarRepository:
     async def save_series(
         self, transaction: Transaction, values: dict[str, object], *, exists: bool
     ) -> None:
-        """Insert a series' row, or update it."""
+        """Insert a series' row, or update it; the seconds of its bars before go."""
+        seconds = tables.second_bars
+        await transaction.execute(seconds.delete().where(seconds.c.series_id == values["id"]))
         if not exists:
             await transaction.execute(tables.series.insert(), values)
             return
@@ -260,10 +262,16 @@ class BarRepository:
         volume_decimals: int,
         source: str,
         now_us: int,
+        seconds: Columns = EMPTY,
+        seconds_kept: int = 0,
     ) -> None:
         """Store final minutes behind those of a series, which is made where it is new.
 
         Idempotent: what the series has already is left out.
+
+        Args:
+            seconds: of some of the minutes.
+            seconds_kept: seconds of minutes that ended longer ago are deleted, in seconds.
         """
         series = await self.find_series(transaction, series_id, lock=True)
         if series is None:
@@ -282,6 +290,7 @@ class BarRepository:
                 "loaded_at_us": max(now_us, await self.last_loaded_us(transaction) + 1),
             }
             await self.save_series(transaction, values, exists=False)
+            await self._add_seconds(transaction, series_id, bars, seconds, seconds_kept)
             return
         version = series.version
         last = await self.read_last_chunk(transaction, series_id, version)
@@ -297,6 +306,49 @@ class BarRepository:
             tables.series.update()
             .where(tables.series.c.id == series_id)
             .values(bar_count=tables.series.c.bar_count + len(bars))
+        )
+        await self._add_seconds(transaction, series_id, bars, seconds, seconds_kept)
+
+    async def read_seconds(
+        self, transaction: Transaction, series_ids: Sequence[str]
+    ) -> dict[str, Columns]:
+        """Return the stored seconds of some series, ascending; of those alone that have any."""
+        table = tables.second_bars
+        parts: dict[str, list[Columns]] = {}
+        for row in await transaction.all(
+            sa.select(table)
+            .where(table.c.series_id.in_(series_ids))
+            .order_by(table.c.series_id, table.c.minute_at_us)
+        ):
+            parts.setdefault(row.series_id, []).append(decode_bars(row.columns, row.bar_count))
+        return {series_id: Columns.concat(found) for series_id, found in parts.items()}
+
+    async def _add_seconds(
+        self,
+        transaction: Transaction,
+        series_id: str,
+        minutes: Columns,
+        seconds: Columns,
+        seconds_kept: int,
+    ) -> None:
+        """Store the seconds of minutes that were just stored, and delete the old ones."""
+        table, rows = tables.second_bars, []
+        for minute in minutes.time.tolist() if len(seconds) else ():
+            part = seconds[seconds.index_at(minute) : seconds.index_at(minute + 60)]
+            if len(part):
+                rows.append(
+                    {
+                        "series_id": series_id,
+                        "minute_at_us": minute * _MICROSECONDS,
+                        "bar_count": len(part),
+                        "columns": encode_bars(part),
+                    }
+                )
+        if rows:
+            await transaction.execute(table.insert(), rows)
+        oldest = (int(minutes.time[-1]) + 60 - seconds_kept) * _MICROSECONDS
+        await transaction.execute(
+            table.delete().where(table.c.series_id == series_id, table.c.minute_at_us < oldest)
         )
 
     async def last_loaded_us(self, transaction: Transaction) -> int:
@@ -387,13 +439,17 @@ def _chunk_rows(
             "bar_count": len(part),
             "first_at_us": int(part.time[0]) * _MICROSECONDS,
             "last_at_us": int(part.time[-1]) * _MICROSECONDS,
-            "columns": b"".join(
-                column.astype("<i8", copy=False).tobytes() for column in part.arrays()
-            ),
+            "columns": encode_bars(part),
         }
 
 
-def _decode(data: bytes, count: int) -> Columns:
+def encode_bars(bars: Columns) -> bytes:
+    """Return bars as a blob: six little-endian 64-bit columns, one after another."""
+    return b"".join(column.astype("<i8", copy=False).tobytes() for column in bars.arrays())
+
+
+def decode_bars(data: bytes, count: int) -> Columns:
+    """Return the bars of a blob."""
     table = np.frombuffer(data, dtype="<i8").reshape(6, count).astype(np.int64, copy=False)
     return Columns(*table)
 

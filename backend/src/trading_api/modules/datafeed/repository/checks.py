@@ -8,6 +8,7 @@ Each check has the id of the invariant it proves:
 * M3 an instrument agrees with its series, its session and zone can be read, DEMO never closes, and
   nothing but DEMO is tradable
 * M4 what was told of an instrument's changes ends with the version that is stored, without a gap
+* M5 the kept seconds of a minute lie within it and add up to its bar
 """
 
 from collections import defaultdict
@@ -20,12 +21,14 @@ import sqlalchemy as sa
 from trading_api.contracts.datafeed import InstrumentChanged
 from trading_api.ledger.checks import Violation
 from trading_api.modules.datafeed import tables
+from trading_api.modules.datafeed.domain import aggregate
 from trading_api.modules.datafeed.domain.aggregate import parse_session
 from trading_api.modules.datafeed.domain.columns import Columns
 from trading_api.modules.datafeed.domain.instrument import Exchange
+from trading_api.modules.datafeed.repository.bars import decode_bars
 from trading_api.runtime.database import Transaction
 
-CHECK_IDS = ("M1", "M2", "M3", "M4")
+CHECK_IDS = ("M1", "M2", "M3", "M4", "M5")
 
 _MICROSECONDS = 1_000_000
 
@@ -55,7 +58,7 @@ async def _check_series(
     numbers = [row.position for row in positions]
     if numbers != list(range(len(numbers))):
         found.append(Violation("M1", series.id, "its chunks are not numbered without a gap"))
-    count, last = 0, -(2**62)
+    count, last, with_seconds = 0, -(2**62), 0
     for number in numbers:
         chunk = await transaction.first(
             sa.select(chunks).where(of_series, chunks.c.position == number)
@@ -71,11 +74,54 @@ async def _check_series(
         if edges != (chunk.first_at_us, chunk.last_at_us):
             found.append(Violation("M1", subject, "its edges are not those of its bars"))
         found += [Violation("M2", subject, fault) for fault in _bar_faults(bars, last)]
+        with_seconds += await _check_seconds(transaction, series.id, bars, found)
         count, last = count + chunk.bar_count, int(bars.time[-1])
+    kept = await transaction.scalar(
+        sa.select(sa.func.count()).where(tables.second_bars.c.series_id == series.id)
+    )
+    if kept != with_seconds:
+        found.append(Violation("M5", series.id, "there are seconds of minutes that it hasn't"))
     if count != series.bar_count:
         message = f"says {series.bar_count} bars, its chunks have {count}"
         found.append(Violation("M1", series.id, message))
     return found
+
+
+async def _check_seconds(
+    transaction: Transaction, series_id: str, minutes: Columns, found: list[Violation]
+) -> int:
+    """Add what is wrong with the seconds of a chunk's minutes; return of how many there are any."""
+    table = tables.second_bars
+    rows = await transaction.all(
+        sa.select(table).where(
+            table.c.series_id == series_id,
+            table.c.minute_at_us >= int(minutes.time[0]) * _MICROSECONDS,
+            table.c.minute_at_us <= int(minutes.time[-1]) * _MICROSECONDS,
+        )
+    )
+    for row in rows:
+        minute = row.minute_at_us // _MICROSECONDS
+        fault = _seconds_fault(row, minute, minutes)
+        if fault:
+            found.append(Violation("M5", f"{series_id} minute {minute}", fault))
+    return len(rows)
+
+
+def _seconds_fault(row: "sa.Row[tuple[object, ...]]", minute: int, minutes: Columns) -> str | None:
+    if len(row.columns) != row.bar_count * 6 * 8:
+        return f"doesn't hold {row.bar_count} bars"
+    bars = decode_bars(row.columns, row.bar_count)
+    if any(_bar_faults(bars, minute - 1)) or int(bars.time[-1]) >= minute + 60:
+        return "its seconds are unsound, or lie outside of it"
+    index = minutes.index_at(minute)
+    if index == len(minutes) or int(minutes.time[index]) != minute:
+        return "there are seconds and no minute"
+    sums = aggregate.merge(bars, bars.time // 60, bars.time // 60 * 60)
+    if any(
+        int(a[0]) != int(b[index]) for a, b in zip(sums.arrays(), minutes.arrays(), strict=True)
+    ):
+        return "its seconds don't add up to its bar"
+    return None
 
 
 def _bar_faults(bars: Columns, last: int) -> Iterator[str]:

@@ -10,7 +10,13 @@ from trading_api.modules.datafeed.domain.resolution import Resolution, Unit, par
 from trading_api.modules.datafeed.domain.selection import BARS_MAX
 from trading_api.modules.datafeed.service.market import DatafeedService
 
-_SECONDS = {Unit.MINUTE: 60, Unit.DAY: 86_400, Unit.WEEK: 7 * 86_400, Unit.MONTH: 28 * 86_400}
+_SECONDS = {
+    Unit.SECOND: 1,
+    Unit.MINUTE: 60,
+    Unit.DAY: 86_400,
+    Unit.WEEK: 7 * 86_400,
+    Unit.MONTH: 28 * 86_400,
+}
 
 
 class ExportService:

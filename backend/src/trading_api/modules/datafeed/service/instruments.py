@@ -11,7 +11,11 @@ from trading_api.contracts.datafeed import InstrumentChanged
 from trading_api.kernel.clock import from_us, to_us
 from trading_api.kernel.errors import FieldError
 from trading_api.ledger.checks import Violation
-from trading_api.modules.datafeed.domain.aggregate import DAY_SECONDS, parse_session
+from trading_api.modules.datafeed.domain.aggregate import (
+    DAY_SECONDS,
+    HOUR_SECONDS,
+    parse_session,
+)
 from trading_api.modules.datafeed.domain.instrument import (
     LIVE_EXCHANGES,
     AssetClass,
@@ -304,8 +308,10 @@ def _ensure_fits(instrument: Instrument, facts: SeriesFacts | None) -> None:
             raise _invalid("volume_decimals", "series", f"the series has {wanted} decimals")
         return
     resolution = parse_resolution(facts.resolution)
-    if resolution.is_intraday and DAY_SECONDS % (resolution.count * 60):
-        raise _invalid("series", "series", "DEMO needs bars of a day, or of a part that divides it")
+    if resolution.is_intraday and (
+        resolution.seconds % HOUR_SECONDS or DAY_SECONDS % resolution.seconds
+    ):
+        raise _invalid("series", "series", "DEMO needs bars of a day, or of hours that divide it")
 
 
 def _ensure_version(instrument: Instrument, version: int | None) -> None:

@@ -9,7 +9,7 @@ from trading_api.contracts import datafeed as contract
 from trading_api.kernel.clock import to_us
 from trading_api.kernel.errors import FieldError
 from trading_api.modules.datafeed.domain.aggregate import DAY_SECONDS
-from trading_api.modules.datafeed.domain.columns import Window
+from trading_api.modules.datafeed.domain.columns import EMPTY, Columns, Window
 from trading_api.modules.datafeed.domain.demo import SLOT_US, DemoCaches, DemoMarket, Split
 from trading_api.modules.datafeed.domain.instrument import (
     LIVE_EXCHANGES,
@@ -34,6 +34,7 @@ from trading_api.modules.datafeed.errors import (
 )
 from trading_api.modules.datafeed.ports import HistorySource, SeriesFiles
 from trading_api.modules.datafeed.repository import (
+    BarRepository,
     DemoAnchor,
     MarketData,
     MarketRepository,
@@ -85,6 +86,7 @@ class DatafeedService:
         history: what ``seed`` loads.
         required: tickers that must exist on DEMO; those without history are simulated.
         files: what large series are served from; None keeps them in memory.
+        seconds_kept: how long bars of a second are kept of what a provider feeds, seconds.
 
     Attributes:
         texts: encoded bars, for answers.
@@ -98,10 +100,13 @@ class DatafeedService:
         history: HistorySource,
         required: Sequence[str] = (),
         files: SeriesFiles | None = None,
+        seconds_kept: int = 0,
     ) -> None:
+        self.seconds_kept = seconds_kept
         self._database = database
         self._store = SeriesStore(files)
         self._repository = repository
+        self._bars = BarRepository()
         self._history = history
         self._required = tuple(required)
         self._markets: dict[str, Market] = {}
@@ -119,7 +124,12 @@ class DatafeedService:
                 record.id: await self._store.load(transaction, record)
                 for record in stored.series.values()
             }
-        self._markets = _markets_of(stored, series, self._required, self._markets)
+            live = [
+                each.series_id for each in stored.instruments if each.exchange in LIVE_EXCHANGES
+            ]
+            seconds = await self._bars.read_seconds(transaction, live)
+        kept = _Seconds(seconds, self.seconds_kept)
+        self._markets = _markets_of(stored, series, self._required, self._markets, kept)
         self._splits = stored.splits
         self._revision = revision
         self._generation += 1
@@ -377,11 +387,23 @@ def published_instrument(instrument: Instrument) -> contract.Instrument:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class _Seconds:
+    """Stored bars of a second by series, and how long they are kept."""
+
+    stored: Mapping[str, Columns]
+    kept: int
+
+    def of(self, series_id: str) -> Columns:
+        return self.stored.get(series_id, EMPTY)
+
+
 def _markets_of(
     stored: MarketData,
     all_series: Mapping[str, StoredSeries],
     required: Sequence[str],
     before: Mapping[str, Market],
+    seconds: "_Seconds",
 ) -> dict[str, Market]:
     markets: dict[str, Market] = {}
     caches = DemoCaches()
@@ -391,10 +413,12 @@ def _markets_of(
         known = before.get(instrument.symbol)
         if instrument.exchange in LIVE_EXCHANGES and series.resolution == _MINUTE:
             if isinstance(known, LiveMarket) and known.instrument == instrument:
-                known.absorb(series)
+                known.absorb(series, seconds.of(series.id))
                 market = known
             else:
-                market = LiveMarket(instrument, series)
+                market = LiveMarket(
+                    instrument, series, seconds.of(series.id), seconds_kept=seconds.kept
+                )
         elif instrument.exchange is not Exchange.DEMO:
             if isinstance(known, HistoricalMarket) and known.is_of(instrument, series):
                 market = known

@@ -18,7 +18,7 @@ from prometheus_client import Counter as Metric
 from prometheus_client import Gauge
 
 from trading_api.kernel.clock import Clock, to_us
-from trading_api.modules.datafeed.domain.columns import Columns
+from trading_api.modules.datafeed.domain.columns import EMPTY, Columns
 from trading_api.modules.datafeed.domain.demo import SLOT_US
 from trading_api.modules.datafeed.domain.instrument import Instrument
 from trading_api.modules.datafeed.domain.live import MINUTE_SECONDS, LiveMarket
@@ -171,7 +171,7 @@ class ProviderService:
         await self._market.load()
         self._note(name, state=ProviderState.STREAMING)
         gates = {each.symbol: self._gate_of(each) for each in instruments}
-        stored = {symbol: self._live(symbol).last_time for symbol in gates}
+        stored = {symbol: int(self._live(symbol).series.bars.time[-1]) for symbol in gates}
         await run_together(
             provider.stream(instruments, lambda told: self._take(name, told, gates)),
             self._keep_closing(name, stored, lease),
@@ -214,10 +214,13 @@ class ProviderService:
                 market.close_until(to_us(now))
                 bars = market.closed_since(last)
                 if len(bars):
-                    await self._store(market.instrument, bars, lease, now)
+                    seconds = market.seconds_of(bars)
+                    await self._store(market.instrument, bars, lease, now, seconds)
                     stored[symbol] = int(bars.time[-1])
                     self._note(name, bars=self._status[name].bars + len(bars))
-                    self._bus.publish(TICK_CHANNEL + name, _encode_bars(symbol, last, bars))
+                    self._bus.publish(
+                        TICK_CHANNEL + name, _encode_bars(symbol, last, bars, seconds)
+                    )
             await asyncio.sleep((SLOT_US - to_us(self._clock.now()) % SLOT_US) / 1_000_000)
 
     async def _backfill(
@@ -256,7 +259,12 @@ class ProviderService:
             raise LookupError(f"{name} has no history of {instrument.symbol} yet")
 
     async def _store(
-        self, instrument: Instrument, bars: Columns, lease: Lease | None, now: datetime
+        self,
+        instrument: Instrument,
+        bars: Columns,
+        lease: Lease | None,
+        now: datetime,
+        seconds: Columns = EMPTY,
     ) -> None:
         """Append final minutes to an instrument's series; the first ones list it."""
         async with self._database.transaction() as transaction:
@@ -270,6 +278,8 @@ class ProviderService:
                 volume_decimals=instrument.volume_decimals,
                 source=instrument.exchange.value.lower(),
                 now_us=to_us(now),
+                seconds=seconds,
+                seconds_kept=self._market.seconds_kept,
             )
             await self._instruments.add_instruments(transaction, [instrument])
 
@@ -310,7 +320,9 @@ class ProviderService:
                 # A minute was lost on the way; it is stored.
                 self._must_load = True
             for row in told["bars"]:
-                market.take_closed(row)
+                end = row[0] + MINUTE_SECONDS
+                seconds = [each for each in told["seconds"] if row[0] <= each[0] < end]
+                market.take_closed(row, seconds)
             return
         tick = Tick(told["s"], told["t"], told["l"], told["z"], told["b"], told["a"])
         market.apply(tick)
@@ -343,6 +355,12 @@ def _encode_tick(tick: Tick) -> bytes:
     )
 
 
-def _encode_bars(symbol: str, after: int, bars: Columns) -> bytes:
-    rows = zip(*(column.tolist() for column in bars.arrays()), strict=True)
-    return orjson.dumps({"s": symbol, "after": after, "bars": [list(row) for row in rows]})
+def _encode_bars(symbol: str, after: int, bars: Columns, seconds: Columns) -> bytes:
+    return orjson.dumps(
+        {"s": symbol, "after": after, "bars": _rows(bars), "seconds": _rows(seconds)}
+    )
+
+
+def _rows(bars: Columns) -> list[list[int]]:
+    columns = (column.tolist() for column in bars.arrays())
+    return [list(row) for row in zip(*columns, strict=True)]

@@ -21,7 +21,7 @@ def bars_at(*times: str) -> Columns:
 
 def test_hour_of_a_stock_starts_at_half_past() -> None:
     bars = bars_at("2012-01-03T14:30", "2012-01-03T15:29", "2012-01-03T15:30", "2012-01-03T20:59")
-    hours = aggregate.intraday(bars, 60, NYSE)
+    hours = aggregate.intraday(bars, 3_600, NYSE)
     assert hours.time.tolist() == [
         seconds("2012-01-03T14:30"),
         seconds("2012-01-03T15:30"),
@@ -105,9 +105,9 @@ def test_two_steps_equal_one(first: int, times: int) -> None:
             for i in range(3_000)
         ]
     )
-    once = aggregate.intraday(minutes, first * times, ALWAYS_OPEN)
+    once = aggregate.intraday(minutes, first * times * 60, ALWAYS_OPEN)
     twice = aggregate.intraday(
-        aggregate.intraday(minutes, first, ALWAYS_OPEN), first * times, ALWAYS_OPEN
+        aggregate.intraday(minutes, first * 60, ALWAYS_OPEN), first * times * 60, ALWAYS_OPEN
     )
     for a, b in zip(once.arrays(), twice.arrays(), strict=True):
         assert (a == b).all()

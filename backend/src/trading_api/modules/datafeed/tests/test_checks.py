@@ -6,6 +6,9 @@ import pytest
 import sqlalchemy as sa
 
 from trading_api.modules.datafeed import tables
+from trading_api.modules.datafeed.domain.columns import Columns
+from trading_api.modules.datafeed.repository import BarRepository
+from trading_api.modules.datafeed.repository.bars import encode_bars
 from trading_api.modules.datafeed.repository.checks import CHECK_IDS, check_market_data
 from trading_api.modules.datafeed.tests.test_instruments import Desk, desk
 from trading_api.runtime.database import Database
@@ -26,7 +29,22 @@ async def test_sound_market_data_has_no_violation(desk: Desk) -> None:
     await desk.change("AAPL", spread_ticks=4)
     await desk.change("DEMO:IBM", tradable=False)
     await desk.retire("DEMO:IBM")
+    await store_a_minute_with_seconds(desk.database)
     assert await found_in(desk.database) == []
+
+
+def a_second(second: int, *, close: int = 5) -> Columns:
+    """Return a second of the minute that ``store_a_minute_with_seconds`` stores."""
+    return Columns.of_rows([(60 + second, 5, max(5, close), 5, close, 1 + (second == 5))])
+
+
+async def store_a_minute_with_seconds(database: Database) -> None:
+    minute = Columns.of_rows([(60, 5, 5, 5, 5, 1)])
+    async with database.transaction() as transaction:
+        await BarRepository().append(
+            transaction, "live-1", minute, price_decimals=2, volume_decimals=0, source="tests",
+            now_us=1, seconds=a_second(7), seconds_kept=3_600,
+        )  # fmt: skip
 
 
 async def spoil_bars(desk: Desk, row: int, value: int) -> Any:
@@ -43,7 +61,14 @@ async def spoil_bars(desk: Desk, row: int, value: int) -> Any:
 async def test_every_planted_fault_is_found(desk: Desk) -> None:
     await desk.change("AAPL", spread_ticks=4)
     outbox = tables.outbox_table
+    seconds = tables.second_bars
+    await store_a_minute_with_seconds(desk.database)
     faults: list[tuple[str, Any]] = [
+        ("M5", seconds.update().values(columns=encode_bars(a_second(5)))),
+        ("M5", seconds.update().values(columns=encode_bars(a_second(60)))),
+        ("M5", seconds.update().values(columns=encode_bars(a_second(6, close=7)))),
+        ("M5", seconds.update().values(columns=b"short")),
+        ("M5", seconds.update().values(minute_at_us=120_000_000)),
         ("M1", _series.update().where(_series.c.id == "aapl-1d").values(bar_count=1)),
         ("M1", _chunks.update().where(_first).values(position=7)),
         ("M1", _chunks.update().where(_first).values(first_at_us=1)),

@@ -142,7 +142,7 @@ def test_every_intraday_bar_is_built_of_its_minutes(
     start = (now // 10**6 // DAY - 2) * DAY
     minutes = bars(market, "1", now, from_time=start)
     coarse = bars(market, resolution, now, from_time=start)
-    assert equal(aggregate.intraday(minutes, int(resolution), ALWAYS_OPEN), coarse)
+    assert equal(aggregate.intraday(minutes, int(resolution) * 60, ALWAYS_OPEN), coarse)
 
 
 @settings(deadline=None, max_examples=25)

@@ -146,7 +146,13 @@ async def test_channels_check_symbols_and_name_canonical_feeds(
     service: DatafeedService, market_clock: FixedClock
 ) -> None:
     access = Access.scope("datafeed:read")
-    bars = BarsChannel(service=service, clock=market_clock, access=access)
+    broadcaster = a_broadcaster(service, RecordingSink(), market_clock)
+    bars = BarsChannel(
+        service=service,
+        clock=market_clock,
+        access=access,
+        newest_bar=broadcaster.newest_bar,
+    )
     quotes = QuotesChannel(service=service, clock=market_clock, access=access)
     params = schemas.BarsParams(symbol="aapl", resolution="1h")
     await bars.authorize(None, params)

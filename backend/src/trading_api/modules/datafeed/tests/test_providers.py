@@ -109,7 +109,10 @@ class Process:
         name: str,
     ) -> None:
         self.market = DatafeedService(
-            database=database, repository=MarketRepository(), history=BundledHistory()
+            database=database,
+            repository=MarketRepository(),
+            history=BundledHistory(),
+            seconds_kept=3_600,
         )
         self.leases = Leases(lease_rows, database=database, clock=clock, owner=name)
         self.service = ProviderService(

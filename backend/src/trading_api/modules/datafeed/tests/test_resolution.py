@@ -26,7 +26,7 @@ def test_resolution_in_any_spelling_has_one_canonical_form(written: str, canonic
 
 @pytest.mark.parametrize(
     "written",
-    ["", "0", "0D", "-1", "1S", "5T", "1Y", "D1", "1 D", "\0", "1441", "99999", "13M", "٣", "1D\n"],
+    ["", "0", "0D", "-1", "7S", "5T", "1Y", "D1", "1 D", "\0", "1441", "99999", "13M", "٣", "1D\n"],
 )
 def test_resolution_that_is_none_is_refused(written: str) -> None:
     with pytest.raises(ResolutionUnsupportedError):

@@ -46,16 +46,21 @@ async def stage(
 ) -> AsyncIterator[Stage]:
     hub = Hub(module="datafeed", instance="tests", clock=market_clock)
     access = Access.scope("datafeed:read")
+    broadcaster = Broadcaster(
+        service=service, hub=hub, clock=market_clock, bars_interval_us=2_000_000
+    )
     channels: list[Channel[Any]] = [
-        BarsChannel(service=service, clock=market_clock, access=access),
+        BarsChannel(
+            service=service,
+            clock=market_clock,
+            access=access,
+            newest_bar=broadcaster.newest_bar,
+        ),
         QuotesChannel(service=service, clock=market_clock, access=access),
     ]
     identity = Identity(settings=host_settings, clock=market_clock)
     endpoint = WebSocketEndpoint(
         channels, hub=hub, identity=identity, settings=host_settings, clock=market_clock
-    )
-    broadcaster = Broadcaster(
-        service=service, hub=hub, clock=market_clock, bars_interval_us=2_000_000
     )
     yield Stage(hub, endpoint, broadcaster, market_clock, host_settings)
     await endpoint.close_all()

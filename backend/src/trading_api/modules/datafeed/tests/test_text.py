@@ -38,7 +38,7 @@ def market(kind: str) -> DemoMarket:
 def whole(demo: DemoMarket, resolution: str) -> Columns:
     """Return every bar of a market up to now: all minutes, aggregated at once."""
     minutes = demo._minutes(demo.start_time // 86_400, NOW_US // 86_400_000_000, NOW_US)
-    return intraday(minutes, parse_resolution(resolution).count, ALWAYS_OPEN)
+    return intraday(minutes, parse_resolution(resolution).seconds, ALWAYS_OPEN)
 
 
 @settings(max_examples=150, deadline=None)

@@ -153,7 +153,7 @@ def test_a_window_across_stored_and_live_minutes_has_no_seam(
     now_us = (START + moves[-1][0]) * 1_000_000
     session = aggregate.parse_session(market.instrument.session, market.instrument.time_zone)
     everything = aggregate.intraday(
-        Columns.concat([market._past.series.bars, market._recent()]), minutes, session
+        Columns.concat([market._past.series.bars, market._recent()]), minutes * 60, session
     )
     to_time = START + to_minute * 60
     window = Window(to_time - 90_000, to_time, count)

@@ -6,6 +6,7 @@ of the lease alone.
 """
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 import orjson
@@ -19,7 +20,7 @@ from trading_api.modules.datafeed import schemas
 from trading_api.modules.datafeed.domain.demo import SLOT_US
 from trading_api.modules.datafeed.ports import FrameSink, PricePublisher
 from trading_api.modules.datafeed.service import TIME_MAX, DatafeedService
-from trading_api.modules.datafeed.ws.v1 import BARS, QUOTES
+from trading_api.modules.datafeed.ws.v1 import BARS, QUOTES, bars_feed
 from trading_api.runtime.database import Lease
 
 log = structlog.get_logger("datafeed")
@@ -113,34 +114,74 @@ class Broadcaster:
         if quote is not None:
             self._send(feed, schemas.quote_update(quote))
 
+    async def newest_bar(self, symbol: str, resolution: str) -> Sequence[dict[str, Any]]:
+        """Return the newest bar, which a subscription begins with; updates go on from there.
+
+        Whoever listens already is told first how the bars before it ended, so that nobody misses
+        an end and the newcomer gets none that is older than its beginning.
+
+        Raises:
+            InstrumentNotFoundError: no such symbol.
+            ResolutionUnsupportedError: no such resolution, or finer than the data.
+        """
+        found = await self._newest(symbol, resolution, count=1)
+        if not found or self._bars_interval_us is None:
+            return found
+        feed, newest = bars_feed(symbol, resolution), found[-1]
+        live = self._bars.get(feed)
+        if live is None:
+            live = self._bars[feed] = _LiveBar()
+            live.time, live.sent = newest["time"], newest
+        elif live.time is not None and newest["time"] > live.time:
+            await self._send_ended(feed, live, symbol, resolution, newest)
+            self._send_changed(feed, live, newest)
+        return found
+
     async def _send_bar(self, feed: str, rest: str) -> None:
         """Send the forming bar when it is due.
 
-        When a new bar has begun, the final state of the one before is sent first, in a slot of
-        its own, since newer frames replace older ones on their way to a slow reader.
+        When a new bar has begun, the final states of those before are sent first, in a slot of
+        their own, since newer frames replace older ones on their way to a slow reader.
         """
         symbol, _, resolution = rest.rpartition(":")
-        now = self._clock.now()
-        live = self._bars.setdefault(feed, _LiveBar())
-        answer = await self._service.bars(
-            symbol=symbol,
-            resolution=resolution,
-            from_time=0,
-            to_time=TIME_MAX,
-            count_back=2,
-            now=now,
-        )
-        bars = schemas.bar_views(answer.market.instrument, answer.selection.bars)
-        if not bars:
+        found = await self._newest(symbol, resolution, count=1)
+        if not found:
             return
-        now_us = to_us(now)
-        newest = bars[-1]
+        newest, now_us = found[-1], to_us(self._clock.now())
+        live = self._bars.setdefault(feed, _LiveBar())
         if live.time is not None and newest["time"] > live.time:
-            live.time, live.due_us = newest["time"], now_us
-            self._send_changed(feed, live, bars[-2])
+            live.due_us = now_us
+            await self._send_ended(feed, live, symbol, resolution, newest)
         elif now_us >= live.due_us:
             live.time, live.due_us = newest["time"], now_us + (self._bars_interval_us or 0)
             self._send_changed(feed, live, newest)
+
+    async def _send_ended(
+        self, feed: str, live: "_LiveBar", symbol: str, resolution: str, newest: dict[str, Any]
+    ) -> None:
+        """Send how the bars ended from the last one that listeners saw up to the newest."""
+        assert live.time is not None, "nobody saw any"
+        since, live.time = live.time, newest["time"]
+        # Mostly one; more where this process was held up for longer than a bar.
+        bars = await self._newest(symbol, resolution, count=2)
+        if bars[0]["time"] > since:
+            bars = await self._newest(symbol, resolution, since=since // 1_000)
+        for bar in bars:
+            if since <= bar["time"] < newest["time"]:
+                self._send_changed(feed, live, bar)
+
+    async def _newest(
+        self, symbol: str, resolution: str, *, count: int | None = None, since: int = 0
+    ) -> list[dict[str, Any]]:
+        answer = await self._service.bars(
+            symbol=symbol,
+            resolution=resolution,
+            from_time=since,
+            to_time=TIME_MAX,
+            count_back=count,
+            now=self._clock.now(),
+        )
+        return schemas.bar_views(answer.market.instrument, answer.selection.bars)
 
     def _send_changed(self, feed: str, live: "_LiveBar", bar: dict[str, Any]) -> None:
         if bar == live.sent:

@@ -1,6 +1,6 @@
 """Channels of version 1: ``bars`` and ``quotes``; newest wins, no offsets."""
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, ClassVar
 
 from pydantic import BaseModel
@@ -12,6 +12,9 @@ from trading_api.modules.datafeed.service import TIME_MAX, DatafeedService
 from trading_api.runtime.http import Access, RequestModel
 from trading_api.runtime.identity import Principal
 from trading_api.runtime.ws import PriceChannel
+
+NewestBar = Callable[[str, str], Awaitable[Sequence[Any]]]
+"""Returns the newest bar of a full symbol and a canonical resolution, in a list."""
 
 BARS = "bars"
 QUOTES = "quotes"
@@ -34,10 +37,13 @@ class BarsChannel(PriceChannel[schemas.BarsParams]):
     params: ClassVar[type[RequestModel]] = schemas.BarsParams
     update: ClassVar[type[BaseModel]] = schemas.BarUpdate
 
-    def __init__(self, *, service: DatafeedService, clock: Clock, access: Access) -> None:
+    def __init__(
+        self, *, service: DatafeedService, clock: Clock, access: Access, newest_bar: NewestBar
+    ) -> None:
         self.access = access  # type: ignore[misc]
         self._service = service
         self._clock = clock
+        self._newest_bar = newest_bar
 
     async def authorize(self, principal: Principal | None, params: schemas.BarsParams) -> None:
         """Check that symbol and resolution exist.
@@ -46,7 +52,14 @@ class BarsChannel(PriceChannel[schemas.BarsParams]):
             InstrumentNotFoundError: no such symbol.
             ResolutionUnsupportedError: no such resolution, or finer than the data.
         """
-        await self._newest(params)
+        await self._service.bars(
+            symbol=params.symbol,
+            resolution=params.resolution,
+            from_time=0,
+            to_time=TIME_MAX,
+            count_back=1,
+            now=self._clock.now(),
+        )
 
     def feeds(self, params: schemas.BarsParams) -> Sequence[str]:
         """Return the one feed, symbol and resolution in canonical spelling."""
@@ -57,18 +70,8 @@ class BarsChannel(PriceChannel[schemas.BarsParams]):
         self, principal: Principal | None, params: schemas.BarsParams
     ) -> Sequence[Any]:
         """Return the newest bar."""
-        return await self._newest(params)
-
-    async def _newest(self, params: schemas.BarsParams) -> Sequence[Any]:
-        answer = await self._service.bars(
-            symbol=params.symbol,
-            resolution=params.resolution,
-            from_time=0,
-            to_time=TIME_MAX,
-            count_back=1,
-            now=self._clock.now(),
-        )
-        return schemas.bar_views(answer.market.instrument, answer.selection.bars)
+        symbol = self._service.symbol_of(symbol=params.symbol)
+        return await self._newest_bar(symbol, str(parse_resolution(params.resolution)))
 
 
 class QuotesChannel(PriceChannel[schemas.QuotesParams]):

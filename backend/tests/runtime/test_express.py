@@ -22,7 +22,7 @@ from trading_api.kernel.ids import UuidV7Ids
 from trading_api.runtime.http import Access, ModuleRouter
 from trading_api.runtime.http.dispatch import Dispatch
 from trading_api.runtime.http.edge import API_HEADERS, Edge
-from trading_api.runtime.http.express import Express, ExpressLane
+from trading_api.runtime.http.express import Express, ExpressLane, Pieces
 from trading_api.runtime.http.routing import add_routes, express_routes
 from trading_api.runtime.identity import Identity, Principal, ServiceTokens
 from trading_api.runtime.secrets import PRIVATE_KEY_FILE
@@ -66,8 +66,11 @@ class App:
             size = 40_000 if b"large" in query_string else 1
             return f'"{who} {query_string.decode()}"'.encode() * size
 
-        def find(query_string: bytes, principal: Principal | None) -> bytes | None:
-            return None if b"unready" in query_string else answer(query_string, principal)
+        def find(query_string: bytes, principal: Principal | None) -> bytes | Pieces | None:
+            found = answer(query_string, principal)
+            if b"pieces" in query_string:
+                return [memoryview(found)[at : at + 7_000] for at in range(0, len(found), 7_000)]
+            return None if b"unready" in query_string else found
 
         async def hot(request: Request, principal: Principal | None) -> Response:
             self.served += 1
@@ -90,10 +93,16 @@ class Usual(App):
 
 
 @contextlib.asynccontextmanager
-async def serving(app: App, protocol: str) -> AsyncIterator[int]:
+async def serving(app: App, protocol: str, *, idle_seconds: int = 5) -> AsyncIterator[int]:
     listener = socket.create_server(("127.0.0.1", 0))
     config = uvicorn.Config(
-        app, http=protocol, lifespan="off", log_config=None, access_log=False, server_header=False
+        app,
+        http=protocol,
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_keep_alive=idle_seconds,
     )
     server = uvicorn.Server(config)
     server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign,assignment]
@@ -186,6 +195,20 @@ async def test_ready_answer_when_a_credential_stands_in_the_address_then_refused
     for path, status in (("/all", 200), ("/all?api_key=x", 400)):
         [(answered, _, _)] = await ask(port, a_request(ID, bearer, path=path))
         assert answered == status
+
+
+async def test_ready_answer_when_the_connection_stays_idle_then_it_is_closed(
+    identity: Identity, bearer: str
+) -> None:
+    app = App(identity)
+    async with serving(app, EXPRESS, idle_seconds=0) as port:
+        await ask(port, a_request(ID, bearer))
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(a_request(ID, bearer))
+        async with asyncio.timeout(5):
+            assert b" 200 " in await reader.read()
+        writer.close()
+    assert app.served == 1
 
 
 async def test_ready_answers_when_pipelined_behind_a_slow_one_then_in_order(
@@ -296,6 +319,32 @@ PATHS = [
     "/all?a=%00",
     "/all?a=1&api_key=x",
 ]
+
+
+ADDRESSES = [
+    "/mine?pieces",
+    "/mine?large&pieces",
+    "/mine?",
+    "/mine?a?b=%2F/:;@$'\"{}|^`<>[]",
+    "/mine?a#frag",
+    "/mine#frag?a",
+    "/min%65?a",
+    "//mine",
+    "/./mine",
+    "/mine?ä",
+    "/mine?\x7f",
+    "http://tests" + PREFIX + "/mine?a",
+]
+
+
+async def test_any_address_is_answered_as_the_usual_way_answers_it(
+    warm: int, usual: int, bearer: str
+) -> None:
+    for path in ADDRESSES:
+        raw = a_request(ID, bearer, path=path)
+        if path.startswith("http"):
+            raw = raw.replace(PREFIX.encode(), b"", 1)
+        assert await ask(warm, raw) == await ask(usual, raw), path
 
 
 @settings(

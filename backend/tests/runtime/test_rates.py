@@ -79,21 +79,23 @@ async def test_take_when_a_caller_is_hot_then_the_bus_is_asked_ever_less(bus: Bu
 async def test_take_at_hand_when_units_were_taken_ahead_then_only_those_are_spent(bus: Bus) -> None:
     limiter, at_hand, asked = a_limiter(bus, rest=100), 0, 0
     while True:
-        is_known, verdict = limiter.take_at_hand("user:a", "rest")
-        at_hand += is_known
-        if not is_known:
+        if limiter.has_at_hand("user:a", "rest"):
+            verdict = limiter.take_at_hand("user:a", "rest")
+            at_hand += 1
+        else:
             verdict = await take(limiter)
             if not verdict.is_allowed:
                 break
             asked += 1
         assert verdict is not None and verdict.is_allowed
     assert at_hand >= 60 and 100 <= at_hand + asked <= 101
-    assert limiter.take_at_hand("user:a", "rest") == (False, None)
+    assert not limiter.has_at_hand("user:a", "rest")
 
 
 async def test_take_at_hand_when_the_bus_is_away_then_free(tmp_path: Path) -> None:
     limiter = a_limiter(Bus(f"unix://{tmp_path}/nobody.sock"))
-    assert limiter.take_at_hand("user:a", "rest") == (True, None)
+    assert limiter.has_at_hand("user:a", "rest")
+    assert limiter.take_at_hand("user:a", "rest") is None
 
 
 async def test_take_when_units_come_back_then_it_is_allowed_again_by_the_server_s_clock(

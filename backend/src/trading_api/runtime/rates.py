@@ -204,24 +204,35 @@ class RateLimiter:
             return self._local.take(key, rate)
         return verdict
 
-    def take_at_hand(self, who: str, rate_class: RateClass) -> tuple[bool, Verdict | None]:
-        """Charge one unit that this process has taken already, without waiting for anything.
+    def has_at_hand(self, who: str, rate_class: RateClass) -> bool:
+        """Tell whether ``take_at_hand`` can charge one unit; where not, ``take`` has to tell.
 
         Only for what isn't limited without the bus.
-
-        Returns:
-            Whether it was allowed, and what the quota says of it: None where it is free. Where it
-            wasn't, nothing was charged, and ``take`` has to tell.
         """
         bucket = self._buckets.get(f"{KEY_PREFIX}{rate_class}:{who}")
         now = self._clock.monotonic()
-        if bucket is not None and bucket.credit > 0 and now < bucket.good_until:
-            bucket.credit -= 1
-            wait = max(0, math.ceil(bucket.full_at - now))
-            return True, Verdict(True, bucket.rate, bucket.remaining + bucket.credit, wait)
-        if bucket is not None and now < bucket.blocked_until:
-            return False, None
-        return not self._bus.is_up or now < self._without_bus_until, None
+        if bucket is not None:
+            if bucket.credit > 0 and now < bucket.good_until:
+                return True
+            if now < bucket.blocked_until:
+                return False
+        return not self._bus.is_up or now < self._without_bus_until
+
+    def take_at_hand(self, who: str, rate_class: RateClass) -> Verdict | None:
+        """Charge one unit that this process has taken already, without waiting for anything.
+
+        Call it where ``has_at_hand`` said so, and nothing was awaited since.
+
+        Returns:
+            What the quota says of it, None where it is free.
+        """
+        bucket = self._buckets.get(f"{KEY_PREFIX}{rate_class}:{who}")
+        now = self._clock.monotonic()
+        if bucket is None or bucket.credit <= 0 or now >= bucket.good_until:
+            return None
+        bucket.credit -= 1
+        wait = max(0, math.ceil(bucket.full_at - now))
+        return Verdict(True, bucket.rate, bucket.remaining + bucket.credit, wait)
 
     def _ask(self, bucket: _Bucket) -> asyncio.Future[Verdict | None]:
         loop = asyncio.get_running_loop()

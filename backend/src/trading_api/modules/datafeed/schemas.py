@@ -719,17 +719,21 @@ def quote_update(quote: Quote) -> dict[str, Any]:
     return quote_view(quote.instrument.symbol, quote)
 
 
-def encode_bars(instrument: Instrument, selection: Selection, texts: TextCache) -> bytes:
+Pieces = list[bytes | memoryview]
+"""An answer in pieces; those of finished texts are views of them."""
+
+
+def encode_bars(instrument: Instrument, selection: Selection, texts: TextCache) -> Pieces:
     """Encode the native answer of the bars route."""
-    if not len(selection):
+    if not selection.parts:
         next_time = None if selection.next_time is None else selection.next_time * 1_000
-        return orjson.dumps({"bars": [], "no_data": True, "next_time": next_time})
+        return [orjson.dumps({"bars": [], "no_data": True, "next_time": next_time})]
     scale = _scale(instrument)
-    pieces: list[bytes | memoryview] = [b'{"bars":[']
+    pieces: Pieces = [b'{"bars":[']
     for part in selection.parts:
         pieces += (texts.rows(part, scale), b",")
     pieces[-1] = b'],"no_data":false,"next_time":null}'
-    return b"".join(pieces)
+    return pieces
 
 
 def bar_views(instrument: Instrument, bars: Columns) -> list[dict[str, Any]]:
@@ -741,23 +745,23 @@ def bar_views(instrument: Instrument, bars: Columns) -> list[dict[str, Any]]:
     ]
 
 
-def encode_history(instrument: Instrument, selection: Selection, texts: TextCache) -> bytes:
+def encode_history(instrument: Instrument, selection: Selection, texts: TextCache) -> Pieces:
     """Encode UDF's answer: columns, or ``no_data`` with the time of the nearest earlier bar."""
-    if not len(selection):
+    if not selection.parts:
         answer: dict[str, Any] = {"s": "no_data"}
         if selection.next_time is not None:
             answer["nextTime"] = selection.next_time
-        return orjson.dumps(answer)
+        return [orjson.dumps(answer)]
     scale = _scale(instrument)
     columns = [texts.columns(part, scale) for part in selection.parts]
-    pieces: list[bytes | memoryview] = []
+    pieces: Pieces = []
     for head, column in zip(_HISTORY_HEADS, zip(*columns, strict=True), strict=True):
         pieces.append(head)
         for text in column:
             pieces += (text, b",")
         pieces.pop()
     pieces.append(b"]}")
-    return b"".join(pieces)
+    return pieces
 
 
 def encode_symbol_columns(views: list[SymbolInfoView]) -> bytes:

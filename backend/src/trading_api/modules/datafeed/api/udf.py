@@ -19,8 +19,8 @@ from trading_api.modules.datafeed.api.v1 import (
     MEDIA_TYPE,
     SEARCH_LIMIT_MAX,
     Question,
+    find_bars_at_hand,
     find_or_make_bars,
-    find_ready_bars,
     parse_query,
     parse_query_string,
     trader_of,
@@ -140,9 +140,9 @@ def build_udf_router(
         answer = await find_or_make_bars(service, answers, question, clock, native=False)
         return Response(answer, media_type=MEDIA_TYPE)
 
-    def find_history(query_string: bytes, _: Principal | None) -> bytes | None:
+    def find_history(query_string: bytes, _: Principal | None) -> bytes | schemas.Pieces | None:
         question = question_of(parse_query_string(schemas.HistoryQuery, query_string))
-        return find_ready_bars(service, answers, question, clock)
+        return find_bars_at_hand(service, answers, question, clock, native=False)
 
     async def read_history_hot(request: Request, _: Principal | None) -> Response:
         return await answer_history(parse_query(schemas.HistoryQuery, request))

@@ -1,5 +1,7 @@
 """Native routes of version 1, and what other modules ask."""
 
+from collections.abc import Hashable
+from datetime import datetime
 from functools import lru_cache
 from typing import Annotated, Any, cast
 
@@ -22,6 +24,7 @@ from trading_api.modules.datafeed.errors import (
     WindowInvalidError,
 )
 from trading_api.modules.datafeed.service import (
+    BarsAnswer,
     DatafeedService,
     MarkService,
     published_instrument,
@@ -106,9 +109,9 @@ def build_router(
         answer = await find_or_make_bars(service, answers, question, clock, native=True)
         return Response(answer, media_type=MEDIA_TYPE)
 
-    def find_bars(query_string: bytes, _: Principal | None) -> bytes | None:
+    def find_bars(query_string: bytes, _: Principal | None) -> bytes | schemas.Pieces | None:
         question = question_of(parse_query_string(schemas.BarsQuery, query_string))
-        return find_ready_bars(service, answers, question, clock)
+        return find_bars_at_hand(service, answers, question, clock, native=True)
 
     async def read_bars_hot(request: Request, _: Principal | None) -> Response:
         return await answer_bars(parse_query(schemas.BarsQuery, request))
@@ -243,38 +246,59 @@ async def find_or_make_bars(
     native: bool,
 ) -> bytes:
     """Return the encoded answer to a question about bars, native or UDF's."""
-    symbol, resolution, from_time, to_time, count_back = question
     now = clock.now()
-    version = service.version_of(symbol=symbol, resolution=resolution, to_time=to_time, now=now)
-    found = answers.find(question, version)
+    version, found = _find_kept(service, answers, question, now)
     if found is not None:
         return found
-    answer = await service.bars(
-        symbol=symbol,
-        resolution=resolution,
-        from_time=from_time,
-        to_time=to_time,
-        count_back=count_back,
-        now=now,
-    )
-    encode = schemas.encode_bars if native else schemas.encode_history
-    encoded = encode(answer.market.instrument, answer.selection, service.texts)
-    answers.keep(question, version, encoded)
-    return encoded
+    answer = await service.bars(**_asked(question), now=now)
+    encoded = answers.keep(question, version, _encode(service, answer, native=native))
+    return encoded if isinstance(encoded, bytes) else b"".join(encoded)
 
 
-def find_ready_bars(
-    service: DatafeedService, answers: FinishedAnswers, question: Question, clock: Clock
-) -> bytes | None:
-    """Return the finished answer to a question about bars; None where it must be made.
+def find_bars_at_hand(
+    service: DatafeedService,
+    answers: FinishedAnswers,
+    question: Question,
+    clock: Clock,
+    *,
+    native: bool,
+) -> bytes | schemas.Pieces | None:
+    """Return what ``find_or_make_bars`` returns, in pieces; None where that would wait.
 
     Raises what ``find_or_make_bars`` raises, or nothing.
     """
+    now = clock.now()
+    version, found = _find_kept(service, answers, question, now)
+    if found is not None:
+        return found
+    answer = service.find_bars(**_asked(question), now=now)
+    if answer is None:
+        return None
+    return answers.keep(question, version, _encode(service, answer, native=native))
+
+
+def _find_kept(
+    service: DatafeedService, answers: FinishedAnswers, question: Question, now: datetime
+) -> tuple[Hashable, bytes | None]:
     symbol, resolution, _, to_time, _ = question
-    version = service.version_of(
-        symbol=symbol, resolution=resolution, to_time=to_time, now=clock.now()
-    )
-    return answers.find(question, version)
+    version = service.version_of(symbol=symbol, resolution=resolution, to_time=to_time, now=now)
+    return version, answers.find(question, version)
+
+
+def _asked(question: Question) -> dict[str, Any]:
+    symbol, resolution, from_time, to_time, count_back = question
+    return {
+        "symbol": symbol,
+        "resolution": resolution,
+        "from_time": from_time,
+        "to_time": to_time,
+        "count_back": count_back,
+    }
+
+
+def _encode(service: DatafeedService, answer: BarsAnswer, *, native: bool) -> schemas.Pieces:
+    encode = schemas.encode_bars if native else schemas.encode_history
+    return encode(answer.market.instrument, answer.selection, service.texts)
 
 
 def parse_query(model: type[Any], request: Request) -> Any:

@@ -266,7 +266,8 @@ class DemoMarket:
             begin, end = max(start, low) - low, high - low
             if begin < min(closed, end):
                 key = (self._key, resolution, number, closed)
-                parts.append(Part(block[:closed], begin, min(closed, end), key))
+                final = block if closed == len(block) else block[:closed]
+                parts.append(Part(final, begin, min(closed, end), key))
             if closed < end:
                 parts.append(Part(block, max(begin, closed), end))
         return Selection(tuple(parts))

@@ -283,6 +283,26 @@ class DatafeedService:
             await asyncio.to_thread(market.prepare, length)
         return BarsAnswer(market, length, market.bars(length, window, to_us(now)))
 
+    def find_bars(
+        self,
+        *,
+        symbol: str,
+        resolution: str,
+        from_time: int,
+        to_time: int,
+        count_back: int | None,
+        now: datetime,
+    ) -> BarsAnswer | None:
+        """Return what ``bars`` returns where it needn't wait; None where it would.
+
+        Raises what ``bars`` raises.
+        """
+        market, length = self._market(symbol), parse_resolution(resolution)
+        if isinstance(market, HistoricalMarket) and not market.is_ready(length):
+            return None
+        window = _window(from_time, to_time, count_back)
+        return BarsAnswer(market, length, market.bars(length, window, to_us(now)))
+
     async def splits_of(self, *, symbol: str) -> Sequence[Split]:
         """Return the splits that an instrument's chart shows, ascending.
 

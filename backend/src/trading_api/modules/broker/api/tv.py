@@ -47,7 +47,6 @@ from trading_api.modules.broker.errors import (
 )
 from trading_api.modules.broker.ports import SignIn
 from trading_api.modules.broker.schemas import (
-    BracketsRequest,
     ExecutionView,
     InstrumentView,
     LeverageInfoView,
@@ -56,13 +55,14 @@ from trading_api.modules.broker.schemas import (
     OrderPatch,
     OrderRequest,
     OrderView,
+    PositionRequest,
     PositionView,
     PreviewView,
     StateView,
     encode,
     tv,
 )
-from trading_api.modules.broker.schemas.wire import rounded
+from trading_api.modules.broker.schemas.wire import SIDES, rounded
 from trading_api.modules.broker.service import AccountService, OrderService, ReportService
 from trading_api.modules.broker.service.leverage import LeverageService
 from trading_api.modules.broker.service.markets import MarketService
@@ -460,7 +460,7 @@ def _add_positions(
         "/accounts/{accountId}/positions/{positionId}",
         access=TRADE,
         body="form",
-        summary="Protect a position with exactly these brackets, or with `side` reverse it",
+        summary="Have a position on `side`, reversed if need be, with exactly these brackets",
         response_model=tv.Done,
         errors=[*ORDER_ERRORS, PositionNotFoundError],
         openapi_extra=_form(optional=("stopLoss", "takeProfit", "trailingStopPips", "side")),
@@ -472,13 +472,14 @@ def _add_positions(
         principal: CurrentPrincipal,
         locale: Locale = None,
     ) -> Response:
-        form = await _read_form(request)
-        if "side" in form:
-            await positions.reverse_position(
+        wish = _valid(PositionRequest, await _read_form(request))
+        if wish.side is not None:
+            await positions.change_position(
                 user_id=user_of(principal),
                 account_id=account_id,
                 position_id=position_id,
-                idempotency_key=None,
+                side=SIDES[wish.side],
+                wanted=wish.to_brackets(),
                 now=clock.now(),
             )
             return _done()
@@ -486,7 +487,7 @@ def _add_positions(
             user_id=user_of(principal),
             account_id=account_id,
             position_id=position_id,
-            wanted=_valid(BracketsRequest, form).to_brackets(),
+            wanted=wish.to_brackets(),
             now=clock.now(),
         )
         return _done()

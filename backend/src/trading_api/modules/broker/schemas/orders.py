@@ -102,6 +102,12 @@ class BracketsRequest(Request):
         return TicketBrackets(self.take_profit, self.stop_loss, trailing)
 
 
+class PositionRequest(BracketsRequest):
+    """What a position shall be: on this side, protected by exactly these legs."""
+
+    side: SideNumber | None = Field(None, description="the other one reverses; absent: as it is")
+
+
 class OrderRequest(BracketsRequest):
     """An order as TradingView's ``placeOrder`` gives it."""
 

@@ -6,10 +6,13 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
-from trading_api.kernel.errors import FieldError
+from trading_api.kernel.errors import FieldError, TradingError
 from trading_api.kernel.values import decimal_of
+from trading_api.modules.broker.domain.instrument import Instrument
 from trading_api.modules.broker.domain.order import (
     NO_BRACKETS,
+    Order,
+    OrderSide,
     OrderTicket,
     OrderType,
     TicketBrackets,
@@ -88,7 +91,7 @@ class PositionService:
             await keyed.finish(transaction, {"order_id": order.order_id})
             return Placed(order.order_id, is_replay=False)
 
-        return await self._database.group(command)
+        return await self._database.group(command, key=account_id)
 
     async def reverse_position(
         self,
@@ -120,18 +123,14 @@ class PositionService:
                 return Placed(first["order_id"], is_replay=True)
             desk = await self._counter.open_desk(transaction, account_id, now)
             position = _get_held(desk, position_id)
-            closing = _closing_ticket(position, None)
-            if desk.is_hedging:
-                await self._counter.accept(desk, closing, market, body=body)
-                opening = replace(closing, reduce_only=False, position_id=None)
-            else:
-                opening = replace(closing, reduce_only=False, quantity=2 * closing.quantity)
-            order = await self._counter.accept(desk, opening, market, body=body)
+            order = await self._reverse(
+                desk, position, market, body=body, brackets=TicketBrackets()
+            )
             await desk.close()
             await keyed.finish(transaction, {"order_id": order.order_id})
             return Placed(order.order_id, is_replay=False)
 
-        return await self._database.group(command)
+        return await self._database.group(command, key=account_id)
 
     async def set_brackets(
         self,
@@ -155,26 +154,94 @@ class PositionService:
 
         async def command(transaction: Transaction) -> Position:
             desk = await self._counter.open_desk(transaction, account_id, now)
-            position = _get_held(desk, position_id)
-            brackets = NO_BRACKETS
-            instrument, quote = self._counter.ensure_tradable(market, desk)
-            if not wanted.is_empty:
-                touch = quote.touch(position.closing_side)
-                errors: list[FieldError] = []
-                brackets = measure_brackets(
-                    wanted, instrument, position.side, above=touch, below=touch, errors=errors
-                )
-                if errors:
-                    raise OrderInvalidError(
-                        "; ".join(f"{each.field}: {each.message}" for each in errors),
-                        errors=errors,
-                    )
-            await desk.load_orders(symbol)
-            position = await self._floor.set_position_brackets(desk, position, brackets, quote)
+            position = await self._protect(desk, _get_held(desk, position_id), wanted, market)
             await desk.close()
             return position
 
-        return await self._database.group(command)
+        return await self._database.group(command, key=account_id)
+
+    async def change_position(
+        self,
+        *,
+        user_id: str,
+        account_id: str | None,
+        position_id: str,
+        side: OrderSide,
+        wanted: TicketBrackets,
+        now: datetime,
+    ) -> None:
+        """Have a position on a side, protected by exactly these legs. Idempotent.
+
+        One that is on the other side is reversed at the market, and what it opens there gets the
+        legs; while an earlier reversal is still being filled nothing changes.
+
+        Raises:
+            PositionNotFoundError: nothing is held under that id.
+            OrderInvalidError: a price is no price, or on the wrong side of the market.
+            InsufficientMarginError: the account can't carry the other side.
+        """
+        account_id = await self._accounts.resolve(user_id=user_id, account_id=account_id, now=now)
+        symbol = await self._symbol_of(account_id, position_id)
+        market = await self._counter.look_up(symbol)
+        body: Mapping[str, Any] = {
+            "accountId": account_id,
+            "symbol": position_id,
+            "side": side.value,
+        }
+
+        async def command(transaction: Transaction) -> None:
+            desk = await self._counter.open_desk(transaction, account_id, now)
+            position = _get_held(desk, position_id)
+            await desk.load_orders(symbol)
+            if position.side is side:
+                await self._protect(desk, position, wanted, market)
+            elif not _is_turning(desk, position):
+                await self._reverse(desk, position, market, body=body, brackets=wanted)
+            await desk.close()
+
+        await self._database.group(command, key=account_id)
+
+    async def _reverse(
+        self,
+        desk: Desk,
+        position: Position,
+        market: Instrument | TradingError,
+        *,
+        body: Mapping[str, Any],
+        brackets: TicketBrackets,
+    ) -> Order:
+        """Turn a position and return the order that opens the other side, with these legs."""
+        closing = _closing_ticket(position, None)
+        opening = replace(closing, reduce_only=False, brackets=brackets)
+        if desk.is_hedging:
+            await self._counter.accept(desk, closing, market, body=body)
+            opening = replace(opening, position_id=None)
+        else:
+            opening = replace(opening, quantity=2 * closing.quantity)
+        return await self._counter.accept(desk, opening, market, body=body)
+
+    async def _protect(
+        self,
+        desk: Desk,
+        position: Position,
+        wanted: TicketBrackets,
+        market: Instrument | TradingError,
+    ) -> Position:
+        """Give a position exactly these legs and return it."""
+        brackets = NO_BRACKETS
+        instrument, quote = self._counter.ensure_tradable(market, desk)
+        if not wanted.is_empty:
+            touch = quote.touch(position.closing_side)
+            errors: list[FieldError] = []
+            brackets = measure_brackets(
+                wanted, instrument, position.side, above=touch, below=touch, errors=errors
+            )
+            if errors:
+                raise OrderInvalidError(
+                    "; ".join(f"{each.field}: {each.message}" for each in errors), errors=errors
+                )
+        await desk.load_orders(position.symbol)
+        return await self._floor.set_position_brackets(desk, position, brackets, quote)
 
     async def _symbol_of(self, account_id: str, position_id: str) -> str:
         async with self._database.snapshot() as snapshot:
@@ -188,6 +255,20 @@ def _get_held(desk: Desk, position_id: str) -> Position:
     if position is None or position.is_flat:
         raise PositionNotFoundError("there is no open position of that id")
     return position
+
+
+def _is_turning(desk: Desk, position: Position) -> bool:
+    """Tell whether market orders that still fill put the position on the other side."""
+    pending = sum(
+        each.leaves_quantity
+        for each in desk.list_orders(position.symbol)
+        if each.is_open
+        and each.type is OrderType.MARKET
+        and each.side is position.closing_side
+        and each.position_id == position.position_id
+    )
+    # Under hedging the other side is another position.
+    return pending >= abs(position.signed_quantity) + (0 if desk.is_hedging else 1)
 
 
 def _closing_ticket(position: Position, quantity: Decimal | None) -> OrderTicket:

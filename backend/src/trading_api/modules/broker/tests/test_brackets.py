@@ -414,6 +414,47 @@ async def test_reversed_position_has_no_brackets(venue: Venue) -> None:
     await venue.verify()
 
 
+@pytest.mark.parametrize("mode", PositionMode)
+async def test_position_turns_once_however_often_it_is_asked_for(
+    database: Database, clock: FixedClock, market: FakeMarket, mode: PositionMode
+) -> None:
+    model = PaperModel(seed=7, volume_by_kind={"stock": 2000}, participation_ppm=400_000)
+    venue = build_venue(database, clock, market, model=model)
+    account, _ = await venue.accounts.open_account(
+        user_id=USER, name=None, position_mode=mode, idempotency_key=None, now=venue.now
+    )
+
+    async def held() -> dict[str, int]:
+        report = await venue.reports.get_state(
+            user_id=USER, account_id=account.account_id, now=venue.now
+        )
+        return {each.position_id: each.signed_quantity for each in report.positions}
+
+    await venue.place(a_ticket(10), account_id=account.account_id)
+    while sum((await held()).values()) < 10:
+        await move(venue, "199.90", "200.00")
+    (position_id,) = await held()
+    for _ in range(2):
+        # It fills in parts, so the second comes while the first still turns it.
+        await venue.positions.change_position(
+            user_id=USER,
+            account_id=account.account_id,
+            position_id=position_id,
+            side=SELL,
+            wanted=brackets_ticket(None, "230"),
+            now=venue.now,
+        )
+        assert 0 < (await held())[position_id] < 10
+    for _ in range(20):
+        await move(venue, "199.90", "200.00")
+    assert list((await held()).values()) == [-10]
+    found = await venue.reports.list_orders(
+        user_id=USER, account_id=account.account_id, now=venue.now
+    )
+    assert [each.trigger_price for each in found.orders if each.is_live] == [23000]
+    await venue.verify()
+
+
 @pytest.fixture
 async def hedging(venue: Venue) -> str:
     account, _ = await venue.accounts.open_account(

@@ -305,11 +305,14 @@ async def test_brackets_of_orders_and_positions(client: httpx.AsyncClient, accou
     orders = shown(await client.get(f"{account}/orders"), tv.Answer[list[tv.TvOrder]])["d"]
     working = {each["type"]: each for each in orders if each["status"] == "working"}
     assert (working["limit"]["parentType"], working["limit"]["parentId"]) == ("position", AAPL)
-    shown(await client.put(position, data={"side": "sell"}), tv.Done)
-    (held_now,) = (await client.get(f"{account}/positions")).json()["d"]
-    assert (held_now["side"], held_now["qty"]) == ("sell", 10)
-    orders = (await client.get(f"{account}/orders")).json()["d"]
-    assert [each for each in orders if each["status"] == "working"] == []
+    turned = {"side": "sell", "stopLoss": "230"}
+    for wish in (turned, turned, {"side": "sell"}):
+        shown(await client.put(position, data=wish), tv.Done)
+        (held_now,) = (await client.get(f"{account}/positions")).json()["d"]
+        assert (held_now["side"], held_now["qty"]) == ("sell", 10)
+        orders = (await client.get(f"{account}/orders")).json()["d"]
+        prices = [each["stopPrice"] for each in orders if each["status"] == "working"]
+        assert prices == ([230] if "stopLoss" in wish else [])
 
 
 async def test_leverage(client: httpx.AsyncClient, account: str) -> None:

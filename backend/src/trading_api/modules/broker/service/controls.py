@@ -126,4 +126,4 @@ class ControlService:
             )
             return desk.account
 
-        return await self._database.group(command)
+        return await self._database.group(command, key=account_id)

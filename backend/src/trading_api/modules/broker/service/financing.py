@@ -14,6 +14,7 @@ from trading_api.modules.broker.domain.instrument import COST_SCALE, Policy, Ter
 from trading_api.modules.broker.domain.position import Position
 from trading_api.modules.broker.domain.schedules import days_to_finance, midnight_of
 from trading_api.modules.broker.ports import InstrumentSource, QuoteSource
+from trading_api.modules.broker.service.apart import each_apart
 from trading_api.modules.broker.service.desk import Books, Desk
 from trading_api.modules.broker.service.risk import newest
 from trading_api.runtime.database import Database, Lease, Leases, Transaction
@@ -48,7 +49,8 @@ class FinancingService:
 
         A position costs by the quantity held at 00:00 UTC, whenever this runs, at the newest mark.
         Once per account and day: the account remembers the last day, and so does each entry's id.
-        Nights that nobody was there to charge are charged when somebody is.
+        Nights that nobody was there to charge are charged when somebody is. An account that fails
+        stops no other.
 
         Raises:
             LeaseLostError: another instance charges now; nothing more was changed.
@@ -62,8 +64,8 @@ class FinancingService:
                 )
                 held = await self._books.repository.list_held_symbols(snapshot) if found else []
             await self._quotes.refresh(held)
-            for account_id in found:
-                charged += await self._charge(account_id, lease, now)
+            charge = partial(self._charge, lease=lease, now=now)
+            charged += await each_apart(found, charge, work="financing")
             if len(found) < _PAGE:
                 return charged
             after = found[-1]
@@ -104,7 +106,7 @@ class FinancingService:
             await desk.close()
             return True
 
-        return await self._database.group(command)
+        return await self._database.group(command, key=account_id)
 
     async def _list_held_since(self, desk: Desk, executions: Sequence[Execution]) -> list[Position]:
         """Return all positions that may have been held before those executions, by id."""

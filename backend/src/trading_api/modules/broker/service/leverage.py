@@ -130,7 +130,7 @@ class LeverageService:
             await desk.close()
             return replace(info, leverage=leverage)
 
-        return await self._database.group(command)
+        return await self._database.group(command, key=account_id)
 
     async def preview_leverage(
         self, *, user_id: str, account_id: str | None, symbol: str, leverage: int, now: datetime

@@ -266,7 +266,7 @@ class OrderService:
             await desk.close()
             return canceled
 
-        return await self._database.group(command)
+        return await self._database.group(command, key=account_id)
 
     async def cancel_orders(
         self,

@@ -105,7 +105,7 @@ class ResetService:
             await keyed.finish(transaction, {"account_id": account_id})
             return desk.account, False
 
-        return await self._database.group(command)
+        return await self._database.group(command, key=account_id)
 
     async def _reset(self, desk: Desk, instruments: Mapping[str, Instrument]) -> None:
         books, account = self._books, desk.account

@@ -280,7 +280,7 @@ class TransferService:
                 await desk.close()
             return state
 
-        return await self._database.group(command)
+        return await self._database.group(command, key=account_id)
 
     async def _tell(
         self, desk: Desk, transfer: Transfer, change_minor: int, cash_minor: int

@@ -183,10 +183,20 @@ class ProcessApp:
         await self._runner.start()
         log.info("process_started", modules=list(self.hosted), version=__version__)
 
-    async def stop(self) -> None:
-        """Drain: not ready, sockets closed with 1012, background work ended, connections closed."""
+    def drain(self) -> None:
+        """Be not ready any more, and end answers without an end; harmless when repeated.
+
+        The HTTP protocol calls it when the server stops, which waits for every answer before it
+        calls ``stop``.
+        """
         for hosted in self.hosted.values():
             hosted.readiness.is_draining = True
+            hosted.module.drain()
+
+    async def stop(self) -> None:
+        """Drain: not ready, sockets closed with 1012, background work ended, connections closed."""
+        self.drain()
+        for hosted in self.hosted.values():
             for endpoint in hosted.sockets.values():
                 await endpoint.close_all()
         await self._runner.stop()

@@ -93,7 +93,7 @@ class Usual(App):
 
 
 @contextlib.asynccontextmanager
-async def serving(app: App, protocol: str, *, idle_seconds: int = 5) -> AsyncIterator[int]:
+async def serving(app: Any, protocol: str, *, idle_seconds: int = 5) -> AsyncIterator[int]:
     listener = socket.create_server(("127.0.0.1", 0))
     config = uvicorn.Config(
         app,
@@ -113,6 +113,22 @@ async def serving(app: App, protocol: str, *, idle_seconds: int = 5) -> AsyncIte
     finally:
         server.should_exit = True
         await task
+
+
+class Endless:
+    """Answers without an end, until it drains."""
+
+    def __init__(self) -> None:
+        self._ending = asyncio.Event()
+
+    def drain(self) -> None:
+        self._ending.set()
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"first", "more_body": True})
+        await self._ending.wait()
+        await send({"type": "http.response.body", "body": b"last"})
 
 
 EXPRESS = "trading_api.runtime.http.protocol:ExpressProtocol"
@@ -209,6 +225,17 @@ async def test_ready_answer_when_the_connection_stays_idle_then_it_is_closed(
             assert b" 200 " in await reader.read()
         writer.close()
     assert app.served == 1
+
+
+async def test_endless_answer_when_the_server_stops_then_it_ends() -> None:
+    async with asyncio.timeout(10):
+        async with serving(Endless(), EXPRESS) as port:
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(a_request())
+            await reader.readuntil(b"first")
+        assert (await reader.read()).endswith(b"last\r\n0\r\n\r\n")
+    writer.close()
+    await writer.wait_closed()
 
 
 async def test_ready_answers_when_pipelined_behind_a_slow_one_then_in_order(

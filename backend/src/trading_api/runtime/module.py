@@ -218,5 +218,11 @@ class Module(ABC):
     async def start(self) -> None:  # noqa: B027 - most modules have nothing to do
         """Reconcile with the database before the module reports ready."""
 
+    def drain(self) -> None:  # noqa: B027
+        """End answers that have no end of their own: the process stops. Harmless when repeated.
+
+        Called as soon as the server was told to stop, while it still answers other requests.
+        """
+
     async def stop(self) -> None:  # noqa: B027
         """Release what ``start`` took; requests have ended by now."""

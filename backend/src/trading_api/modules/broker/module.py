@@ -282,6 +282,7 @@ class BrokerModule(Module):
         )
         absolute.include(internal_transfers.build_router(transfers, clock=clock), prefix="")
         history = DatafeedHistory(client)
+        self._stream = MarketStream(quotes=self._quotes, history=history, clock=clock)
         tv = build_tv_router(
             accounts=accounts,
             orders=orders,
@@ -297,7 +298,7 @@ class BrokerModule(Module):
                 history=history,
                 policy=policy,
             ),
-            stream=MarketStream(quotes=self._quotes, history=history, clock=clock),
+            stream=self._stream,
             sign_in=AuthSignIn(context.peers.client("auth")),
             clock=clock,
             cursors=cursors,
@@ -351,6 +352,10 @@ class BrokerModule(Module):
         self._quotes.start()
         await self._matching.reconcile(now=self._clock.now())
         await self._reports.refresh_all_held()
+
+    def drain(self) -> None:
+        """End the streams of the market."""
+        self._stream.end()
 
     async def stop(self) -> None:
         """Stop listening to quotes."""

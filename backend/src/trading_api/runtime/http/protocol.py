@@ -38,13 +38,16 @@ _ANSWERED: Any = _Answered()
 
 
 class ExpressProtocol(HttpToolsProtocol):
-    """One connection; serves any ASGI app, and the express lane of one that has it."""
+    """One connection; serves any ASGI app, and the express lane of one that has it.
+
+    An app may have a method ``drain`` too: the server was told to stop.
+    """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         # The lane knows absolute paths, and no limit of connections.
         is_plain = not self.root_path and self.limit_concurrency is None
-        self._lane = _lane_of(self.app) if is_plain else None
+        self._lane: ExpressLane | None = _find(self.app, "express_lane") if is_plain else None
         self._server_headers: list[tuple[bytes, bytes]] = []
         self._first_lines = b""
         self._answered_at: float | None = None
@@ -56,6 +59,13 @@ class ExpressProtocol(HttpToolsProtocol):
             self._idle_timer.cancel()
             self._idle_timer = None
         super().connection_lost(exc)
+
+    def shutdown(self) -> None:
+        """Let the app end answers without an end; the server waits for all of them."""
+        drain = _find(self.app, "drain")
+        if drain is not None:
+            drain()
+        super().shutdown()
 
     def on_headers_complete(self) -> None:
         """Answer a request at once where the answer is ready, else as uvicorn does."""
@@ -121,10 +131,6 @@ class ExpressProtocol(HttpToolsProtocol):
             self.timeout_keep_alive_handler()
 
 
-def _lane_of(app: Any) -> ExpressLane | None:
-    """Find the lane of an app, through the middleware that uvicorn wraps it in."""
-    for each in (app, getattr(app, "app", None)):
-        lane = getattr(each, "express_lane", None)
-        if isinstance(lane, ExpressLane):
-            return lane
-    return None
+def _find(app: Any, name: str) -> Any:
+    """Return an attribute of the app, behind the middleware that uvicorn wraps it in, or None."""
+    return getattr(app, name, None) or getattr(getattr(app, "app", None), name, None)

@@ -5,6 +5,7 @@ that the two can't differ in what they do. ``requestId`` is the idempotency key 
 """
 
 from collections.abc import AsyncIterator, Mapping
+from contextlib import aclosing
 from fractions import Fraction
 from typing import Annotated, Any, TypeVar
 
@@ -15,6 +16,7 @@ from pydantic import BaseModel, ValidationError
 from starlette.datastructures import UploadFile
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from trading_api.kernel.clock import Clock
 from trading_api.kernel.errors import (
@@ -67,7 +69,7 @@ from trading_api.modules.broker.service import AccountService, OrderService, Rep
 from trading_api.modules.broker.service.leverage import LeverageService
 from trading_api.modules.broker.service.markets import MarketService
 from trading_api.modules.broker.service.positions import PositionService
-from trading_api.modules.broker.service.streaming import MarketStream
+from trading_api.modules.broker.service.streaming import Batches, MarketStream
 from trading_api.runtime.http import Access, CurrentPrincipal, ModuleRouter
 from trading_api.runtime.http.cursors import Cursors
 from trading_api.runtime.http.problems import Problem, field_errors, status_of
@@ -739,16 +741,27 @@ def _add_market(
         errors=[StreamsExceededError],
     )
     async def open_stream(request: Request, principal: CurrentPrincipal) -> Response:
-        batches = stream.open(user_id=user_of(principal), credential=_credential(request))
-        return StreamingResponse(
-            _lines(batches),
+        return _StreamResponse(
+            await stream.open(user_id=user_of(principal), credential=_credential(request)),
             media_type="application/json",
             # Else nginx would gather lines until its buffer is full.
             headers={"X-Accel-Buffering": "no", "Cache-Control": "no-store"},
         )
 
 
-async def _lines(batches: AsyncIterator[list[dict[str, object]]]) -> AsyncIterator[bytes]:
+class _StreamResponse(StreamingResponse):
+    """Batches of lines as they come, closed with the answer however that ends."""
+
+    def __init__(self, batches: Batches, **options: Any) -> None:
+        super().__init__(_encode_lines(batches), **options)
+        self._batches = batches
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async with aclosing(self._batches):
+            await super().__call__(scope, receive, send)
+
+
+async def _encode_lines(batches: Batches) -> AsyncIterator[bytes]:
     async for lines in batches:
         if lines:
             yield b"".join(orjson.dumps(each) + b"\n" for each in lines)

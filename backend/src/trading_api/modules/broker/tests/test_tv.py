@@ -8,12 +8,18 @@ import httpx
 import pytest
 from pydantic import BaseModel
 
-from trading_api.kernel.errors import TokenInvalidError
+from trading_api.kernel.errors import TokenInvalidError, TradingError, UnavailableError
 from trading_api.modules.broker.api.tv import build_tv_router
 from trading_api.modules.broker.api.v1 import build_router
+from trading_api.modules.broker.errors import StreamsExceededError
 from trading_api.modules.broker.schemas import tv
 from trading_api.modules.broker.service.markets import MarketService
-from trading_api.modules.broker.service.streaming import STREAMS_MAX, MarketStream
+from trading_api.modules.broker.service.streaming import (
+    STREAMS_MAX,
+    Batches,
+    Line,
+    MarketStream,
+)
 from trading_api.modules.broker.tests.builders import (
     AAPL,
     EURUSD,
@@ -51,12 +57,28 @@ class FakeSignIn:
 
 
 class FakeHistory:
-    """One bar a day, whatever is asked for."""
+    """One bar at the beginning of what is asked for, save for columns that a test sets."""
+
+    def __init__(self, **columns: list[float]) -> None:
+        self.columns: dict[str, list[Any]] = dict(columns)
+        self.error: TradingError | None = None
+        self.count = 0
 
     async def read(
         self, *, symbol: str, resolution: str, from_: int, to: int, credential: str | None
     ) -> dict[str, list[Any]]:
-        return {"t": [from_], "o": [1.0], "h": [2.0], "l": [0.5], "c": [1.5], "v": [10.0]}
+        self.count += 1
+        if self.error is not None:
+            raise self.error
+        usual: dict[str, list[Any]] = {
+            "t": [from_],
+            "o": [1.0],
+            "h": [2.0],
+            "l": [0.5],
+            "c": [1.5],
+            "v": [10.0],
+        }
+        return {**usual, **self.columns}
 
 
 @pytest.fixture
@@ -66,7 +88,7 @@ def sign_in() -> FakeSignIn:
 
 @pytest.fixture
 def stream(market: FakeMarket, clock: FixedClock) -> MarketStream:
-    return MarketStream(quotes=market, history=FakeHistory(), clock=clock)
+    return MarketStream(quotes=market, history=FakeHistory(), clock=clock, pace_seconds=0.01)
 
 
 @pytest.fixture
@@ -360,29 +382,115 @@ async def test_market_data(client: httpx.AsyncClient, account: str) -> None:
     assert (bars["s"], bars["t"]) == ("ok", [0])
 
 
+async def read(batches: Batches) -> list[Line]:
+    return await asyncio.wait_for(anext(batches), 5)
+
+
+async def read_day(batches: Batches) -> Line | None:
+    return next((each for each in await read(batches) if each["f"] == "d"), None)
+
+
 async def test_stream_gives_lines_without_a_snapshot(
     stream: MarketStream, market: FakeMarket
 ) -> None:
-    batches = stream.open(user_id="usr_a", credential=None)
-    assert await anext(batches) == []
+    batches = await stream.open(user_id="usr_a", credential=None)
+    assert await read(batches) == []
     market.quote("199.00", "199.10")
-    lines = await asyncio.wait_for(anext(batches), 5)
+    lines = await read(batches)
     assert [each["f"] for each in lines] == ["q", "t", "d"]
     assert {each["id"] for each in lines} == {AAPL}
     assert (lines[0]["ap"], lines[0]["bp"]) == (199.1, 199.0)
     market.quote("1.20000", "1.20010", EURUSD)
-    assert {each["id"] for each in await asyncio.wait_for(anext(batches), 5)} == {EURUSD}
+    assert {each["id"] for each in await read(batches)} == {EURUSD}
+
+
+async def test_day_has_every_quote_of_it_and_none_of_yesterday_s(
+    market: FakeMarket, clock: FixedClock
+) -> None:
+    history = FakeHistory(o=[190.0], h=[201.0], l=[189.0], c=[199.0], v=[10.0])
+    stream = MarketStream(quotes=market, history=history, clock=clock, pace_seconds=0.01)
+    batches = await stream.open(user_id="usr_a", credential=None)
+    market.quote("199.00", "199.10")
+    day = await read_day(batches)
+    assert day is not None
+    midnight = int(clock.now().replace(hour=0, minute=0).timestamp())
+    assert (day["o"], day["h"], day["l"], day["c"], day["t"]) == (190, 201, 189, 199, midnight)
+    await batches.aclose()
+    # Nobody listens.
+    market.quote("250.00", "250.10")
+    market.quote("150.00", "150.10")
+    batches = await stream.open(user_id="usr_b", credential=None)
+    market.quote("200.00", "200.10")
+    day = await read_day(batches)
+    assert day is not None
+    assert (day["o"], day["h"], day["l"], day["c"], day["v"]) == (190, 250, 150, 200, 10)
+    assert history.count == 1
+    # Read anew for the volume; what history hasn't heard of yet stays.
+    clock.advance(61)
+    history.columns["v"] = [25.0]
+    market.quote("200.00", "200.10")
+    day = await read_day(batches)
+    assert day is not None
+    assert (day["h"], day["v"], history.count) == (250, 25, 2)
+    # History still has yesterday's bar alone: today begins with this quote.
+    clock.advance(24 * 3600)
+    history.columns["t"] = [midnight]
+    market.quote("202.00", "202.10")
+    day = await read_day(batches)
+    assert day is not None
+    assert {day[name] for name in "ohlc"} == {202}
+    assert (day["t"], day["v"]) == (midnight + 24 * 3600, 0)
+
+
+async def test_day_without_an_answer_is_not_asked_for_at_every_quote(
+    market: FakeMarket, clock: FixedClock
+) -> None:
+    history = FakeHistory()
+    history.error = UnavailableError("no", retry_after_seconds=1)
+    stream = MarketStream(quotes=market, history=history, clock=clock, pace_seconds=0.01)
+    listeners = [await stream.open(user_id=f"usr_{each}", credential=None) for each in range(3)]
+    for _ in range(2):
+        market.quote("199.00", "199.10")
+        assert [await read_day(each) for each in listeners] == [None, None, None]
+    assert history.count == 1
+    history.error = None
+    clock.advance(5)
+    market.quote("199.00", "199.10")
+    assert None not in [await read_day(each) for each in listeners]
+    assert history.count == 2
+    # Each refused credential is asked with once.
+    history.error = TokenInvalidError("expired")
+    clock.advance(24 * 3600)
+    for _ in range(2):
+        market.quote("202.00", "202.10")
+        days = [await read_day(each) for each in listeners]
+        assert [day and day["o"] for day in days] == [202, 202, 202]
+    assert history.count == 2 + 3
 
 
 async def test_user_has_four_streams_at_most(stream: MarketStream) -> None:
-    open_ones = [stream.open(user_id="usr_a", credential=None) for _ in range(STREAMS_MAX)]
-    for each in open_ones:
-        await anext(each)
-    with pytest.raises(Exception, match="streams at once"):
-        stream.open(user_id="usr_a", credential=None)
-    stream.open(user_id="usr_b", credential=None)
-    await open_ones[0].aclose()  # type: ignore[attr-defined]
-    stream.open(user_id="usr_a", credential=None)
+    open_ones = [await stream.open(user_id="usr_a", credential=None) for _ in range(STREAMS_MAX)]
+    with pytest.raises(StreamsExceededError):
+        await stream.open(user_id="usr_a", credential=None)
+    await stream.open(user_id="usr_b", credential=None)
+    await open_ones.pop().aclose()
+    open_ones.append(await stream.open(user_id="usr_a", credential=None))
+    # The client left before anybody read from it.
+    open_ones.pop()
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    await stream.open(user_id="usr_a", credential=None)
+
+
+async def test_streams_end_when_the_process_stops(
+    stream: MarketStream, client: httpx.AsyncClient
+) -> None:
+    batches = await stream.open(user_id="usr_a", credential=None)
+    stream.end()
+    async with asyncio.timeout(5):
+        assert [each async for each in batches] == []
+        # This client waits for the end of an answer, so there is one.
+        assert (await client.get("/streaming")).content == b""
 
 
 FORMS: dict[str, tuple[str, dict[str, str]]] = {

@@ -5,7 +5,7 @@ the exact decimal. Native times are milliseconds in answers, UDF's are seconds.
 """
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Annotated, Any, Literal
 
@@ -16,8 +16,20 @@ from trading_api.kernel.clock import from_us, to_us
 from trading_api.kernel.errors import FieldError, InvalidInputError
 from trading_api.modules.datafeed.domain.columns import Columns
 from trading_api.modules.datafeed.domain.importing import ImportState
-from trading_api.modules.datafeed.domain.instrument import AssetClass, Exchange, Instrument, Quote
-from trading_api.modules.datafeed.domain.mark import ExecutionMark, SplitMark
+from trading_api.modules.datafeed.domain.instrument import (
+    DIVIDEND_DECIMALS,
+    AssetClass,
+    Dividend,
+    Exchange,
+    Instrument,
+    Quote,
+)
+from trading_api.modules.datafeed.domain.mark import (
+    DividendMark,
+    EventMark,
+    ExecutionMark,
+    SplitMark,
+)
 from trading_api.modules.datafeed.domain.selection import Selection, TextCache
 from trading_api.modules.datafeed.domain.series import INTRADAY, Market
 from trading_api.modules.datafeed.domain.text import Numbers, Scale
@@ -278,6 +290,42 @@ class InstrumentChangeRequest(RequestModel):
         return sent
 
 
+class DividendRequest(RequestModel):
+    """What a share paid."""
+
+    ex_date: date = Field(description="first trading day without it")
+    amount: WireDecimal = Field(description="of one share, in the instrument's currency")
+
+
+class DividendsRequest(RequestModel):
+    """All dividends of an instrument; those it had and that aren't named go."""
+
+    dividends: list[DividendRequest] = Field(max_length=500)
+    version: int | None = Field(None, ge=1, description="refuse unless the instrument has this one")
+
+    def found(self) -> list[Dividend]:
+        """Return them.
+
+        Raises:
+            InvalidInputError: an amount has more decimals than are kept, or isn't positive.
+        """
+        return [
+            Dividend(
+                int(datetime(*each.ex_date.timetuple()[:3], tzinfo=UTC).timestamp()),
+                _raw("amount", each.amount, DIVIDEND_DECIMALS),
+            )
+            for each in self.dividends
+        ]
+
+
+class DividendView(ResponseModel):
+    """What a share paid."""
+
+    ex_date: date = Field(description="first trading day without it")
+    amount: str = Field(description="of one share, exact decimal")
+    currency: str
+
+
 class ExecutionMarkView(ResponseModel):
     """A mark on a bar: one of the user's own executions."""
 
@@ -291,7 +339,7 @@ class ExecutionMarkView(ResponseModel):
 
 
 class TimescaleMarkView(ResponseModel):
-    """A mark under the time scale: a split."""
+    """A mark under the time scale: a split or a dividend."""
 
     id: str
     time: int = Field(description="start of the bar it belongs to, seconds")
@@ -305,7 +353,7 @@ class MarkView(ResponseModel):
     """A mark of either kind, for clients that draw their own."""
 
     id: str
-    kind: Literal["execution", "split"]
+    kind: Literal["execution", "split", "dividend"]
     bar_time: int = Field(description="start of the bar it belongs to, milliseconds")
     time: int = Field(description="when it happened, milliseconds")
     side: Literal["buy", "sell"] | None = None
@@ -313,6 +361,8 @@ class MarkView(ResponseModel):
     price: str | None = Field(None, description="exact decimal")
     is_closing: bool | None = Field(None, description="it reduced or closed a position")
     ratio: int | None = Field(None, description="new shares for an old one")
+    amount: str | None = Field(None, description="dividend of a share, exact decimal")
+    currency: str | None = Field(None, description="of the dividend")
 
 
 class BarView(ResponseModel):
@@ -588,7 +638,16 @@ def instrument_view(instrument: Instrument) -> InstrumentView:
     )
 
 
-_BUY_COLOR, _SELL_COLOR, _SPLIT_COLOR = "#26a69a", "#ef5350", "#5b7fff"
+_BUY_COLOR, _SELL_COLOR, _SPLIT_COLOR, _DIVIDEND_COLOR = "#26a69a", "#ef5350", "#5b7fff", "#9c6ade"
+
+
+def dividend_view(dividend: Dividend, instrument: Instrument) -> DividendView:
+    """Return a dividend."""
+    return DividendView(
+        ex_date=_day_of(dividend.time),
+        amount=_amount_text(dividend),
+        currency=instrument.quote_currency,
+    )
 
 
 def udf_execution_mark(mark: ExecutionMark) -> dict[str, Any]:
@@ -609,7 +668,7 @@ def udf_execution_mark(mark: ExecutionMark) -> dict[str, Any]:
 
 def udf_split_mark(mark: SplitMark) -> dict[str, Any]:
     """Return a split as UDF's mark under the time scale."""
-    day = datetime.fromtimestamp(mark.split.time, UTC).date().isoformat()
+    day = _day_of(mark.split.time).isoformat()
     return {
         "id": f"split-{mark.split.time}",
         "time": mark.bar_time,
@@ -620,10 +679,28 @@ def udf_split_mark(mark: SplitMark) -> dict[str, Any]:
     }
 
 
+def udf_event_mark(mark: EventMark) -> dict[str, Any]:
+    """Return a split or a dividend as UDF's mark under the time scale."""
+    if isinstance(mark, SplitMark):
+        return udf_split_mark(mark)
+    day = _day_of(mark.dividend.time).isoformat()
+    return {
+        "id": f"dividend-{mark.dividend.time}",
+        "time": mark.bar_time,
+        "color": _DIVIDEND_COLOR,
+        "label": "D",
+        "tooltip": [
+            f"Dividend {_amount_text(mark.dividend)} {mark.currency} a share",
+            f"first day without it: {day}",
+        ],
+        "shape": "circle",
+    }
+
+
 def mark_views(
-    executions: Sequence[ExecutionMark], splits: Sequence[SplitMark]
+    executions: Sequence[ExecutionMark], events: Sequence[EventMark]
 ) -> list[dict[str, Any]]:
-    """Return marks of both kinds for the native surface, in the order of their bars."""
+    """Return marks of all kinds for the native surface, in the order of their bars."""
     views: list[dict[str, Any]] = [
         {
             "id": each.execution.id,
@@ -645,7 +722,20 @@ def mark_views(
             "time": each.split.time * 1_000,
             "ratio": each.split.ratio,
         }
-        for each in splits
+        for each in events
+        if isinstance(each, SplitMark)
+    ]
+    views += [
+        {
+            "id": f"dividend-{each.dividend.time}",
+            "kind": "dividend",
+            "bar_time": each.bar_time * 1_000,
+            "time": each.dividend.time * 1_000,
+            "amount": _amount_text(each.dividend),
+            "currency": each.currency,
+        }
+        for each in events
+        if isinstance(each, DividendMark)
     ]
     return sorted(views, key=lambda view: (view["bar_time"], view["time"]))
 
@@ -816,6 +906,14 @@ def _raw(field: str, value: Decimal, decimals: int) -> int:
     if raw != raw.to_integral_value() or not 0 < raw <= QUANTITY_RAW_MAX:
         raise _field_error(field, "quantity", f"must be positive with at most {decimals} decimals")
     return int(raw)
+
+
+def _day_of(time: int) -> date:
+    return datetime.fromtimestamp(time, UTC).date()
+
+
+def _amount_text(dividend: Dividend) -> str:
+    return f"{Decimal(dividend.amount).scaleb(-DIVIDEND_DECIMALS).normalize():f}"
 
 
 def _decimal_text(raw: int, decimals: int) -> str:

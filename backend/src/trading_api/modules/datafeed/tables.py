@@ -140,6 +140,22 @@ splits = sa.Table(
     sa.CheckConstraint("ratio > 1", name="ratio_above_one"),
 )
 
+dividends = sa.Table(
+    "dividends",
+    metadata,
+    sa.Column("exchange", Id, primary_key=True),
+    sa.Column("ticker", Id, primary_key=True),
+    # 00:00 UTC of the first trading day without it.
+    sa.Column("ex_at_us", Instant, primary_key=True),
+    # Of a share, in 10^-8 of the instrument's currency.
+    sa.Column("amount", sa.BigInteger, nullable=False),
+    sa.ForeignKeyConstraint(["exchange", "ticker"], [instruments.c.exchange, instruments.c.ticker]),
+    sa.CheckConstraint("amount > 0", name="amount_positive"),
+    sa.CheckConstraint("ex_at_us % 86400000000 = 0", name="ex_at_a_day"),
+    # Its days are not those of its source.
+    sa.CheckConstraint("exchange <> 'DEMO'", name="not_on_demo"),
+)
+
 demo_market = sa.Table(
     "demo_market",
     metadata,

@@ -106,6 +106,38 @@ def build_instruments_router(
         )
         return schemas.instrument_view(result.instrument)
 
+    @router.get(
+        "/instruments/{symbol}/dividends",
+        access=access,
+        response_model=list[schemas.DividendView],
+        errors=[InstrumentNotFoundError, MarketDataMissingError],
+        summary="List an instrument's dividends by ex-date",
+    )
+    async def list_dividends(symbol: _SymbolPath) -> list[schemas.DividendView]:
+        instrument = (await service.resolve(symbol=symbol)).instrument
+        found = await service.dividends_of(symbol=symbol)
+        return [schemas.dividend_view(each, instrument) for each in found]
+
+    @router.put(
+        "/instruments/{symbol}/dividends",
+        access=_MANAGE,
+        response_model=list[schemas.DividendView],
+        errors=[InstrumentNotFoundError, InstrumentChangedError, InstrumentInvalidError],
+        summary="Say which dividends an instrument has; a repeat changes nothing further",
+    )
+    async def replace_dividends(
+        symbol: _SymbolPath, request: schemas.DividendsRequest, principal: CurrentPrincipal
+    ) -> list[schemas.DividendView]:
+        instrument = (await service.resolve(symbol=symbol)).instrument
+        found = await instruments.replace_dividends(
+            symbol=symbol,
+            dividends=request.found(),
+            version=request.version,
+            operator_id=principal.user_id,
+            now=clock.now(),
+        )
+        return [schemas.dividend_view(each, instrument) for each in found]
+
     @router.delete(
         "/instruments/{symbol}",
         access=_MANAGE,

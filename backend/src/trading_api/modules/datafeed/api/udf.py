@@ -209,17 +209,17 @@ def build_udf_router(
         response_model=list[schemas.TimescaleMarkView],
         responses=_ERRORS,
         errors=BARS_ERRORS,
-        summary="List an instrument's splits as marks under the time scale",
+        summary="List an instrument's splits and dividends as marks under the time scale",
     )
     async def list_timescale_marks(query: Annotated[schemas.MarksQuery, Query()]) -> Response:
-        found = await marks.list_split_marks(
+        found = await marks.list_event_marks(
             symbol=query.symbol,
             resolution=query.resolution,
             from_time=query.from_time,
             to_time=query.to_time,
             now=clock.now(),
         )
-        return _json([schemas.udf_split_mark(each) for each in found])
+        return _json([schemas.udf_event_mark(each) for each in found])
 
     return router
 

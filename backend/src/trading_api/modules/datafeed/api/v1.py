@@ -149,7 +149,7 @@ def build_router(
         response_model=list[schemas.MarkView],
         response_model_exclude_none=True,
         errors=BARS_ERRORS,
-        summary="List marks of a chart: my executions (scope broker:read), the instrument's splits",
+        summary="List marks of a chart: my executions (scope broker:read), splits, dividends",
     )
     async def list_marks(
         principal: OptionalPrincipal,
@@ -168,7 +168,7 @@ def build_router(
         }
         user_id = trader_of(principal)
         executions = await marks.list_execution_marks(user_id=user_id, **window) if user_id else []
-        return _json(schemas.mark_views(executions, await marks.list_split_marks(**window)))
+        return _json(schemas.mark_views(executions, await marks.list_event_marks(**window)))
 
     return router
 

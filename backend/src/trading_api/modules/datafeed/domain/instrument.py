@@ -106,6 +106,23 @@ class Instrument:
         return int(10**self.price_decimals)
 
 
+DIVIDEND_DECIMALS = 8
+"""Decimals of a dividend's amount."""
+
+
+@dataclass(frozen=True, slots=True)
+class Dividend:
+    """What a share paid.
+
+    Attributes:
+        time: 00:00 UTC of the ex-date, the first trading day without it, seconds.
+        amount: of one share, in 10^-8 of the instrument's currency, positive.
+    """
+
+    time: int
+    amount: int
+
+
 @dataclass(frozen=True, slots=True)
 class Quote:
     """The prices of an instrument at one instant, in ticks.

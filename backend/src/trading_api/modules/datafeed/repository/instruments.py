@@ -1,12 +1,17 @@
 """Instruments as operators change them."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import sqlalchemy as sa
 
 from trading_api.modules.datafeed import tables
-from trading_api.modules.datafeed.domain.instrument import Exchange, Instrument
-from trading_api.modules.datafeed.repository.market import instrument_of, instrument_row
+from trading_api.modules.datafeed.domain.instrument import Dividend, Exchange, Instrument
+from trading_api.modules.datafeed.repository.market import (
+    dividend_of,
+    instrument_of,
+    instrument_row,
+)
 from trading_api.runtime.database import Transaction
 
 
@@ -86,6 +91,36 @@ class InstrumentRepository:
             .values(row)
         )
 
+    async def read_dividends(
+        self, transaction: Transaction, instrument: Instrument
+    ) -> list[Dividend]:
+        """Return an instrument's dividends, ascending."""
+        table = tables.dividends
+        rows = await transaction.all(
+            sa.select(table).where(_of(table, instrument)).order_by(table.c.ex_at_us)
+        )
+        return [dividend_of(row) for row in rows]
+
+    async def save_dividends(
+        self, transaction: Transaction, instrument: Instrument, dividends: Sequence[Dividend]
+    ) -> None:
+        """Put dividends in the place of those that an instrument had; it is locked."""
+        table = tables.dividends
+        await transaction.execute(table.delete().where(_of(table, instrument)))
+        if dividends:
+            await transaction.execute(
+                table.insert(),
+                [
+                    {
+                        "exchange": str(instrument.exchange),
+                        "ticker": instrument.ticker,
+                        "ex_at_us": each.time * 1_000_000,
+                        "amount": each.amount,
+                    }
+                    for each in dividends
+                ],
+            )
+
     async def find_series(self, transaction: Transaction, series_id: str) -> SeriesFacts | None:
         """Return what is to be known of a stored series; None where there is none."""
         first = (
@@ -105,3 +140,9 @@ class InstrumentRepository:
             ).where(tables.series.c.id == series_id)
         )
         return SeriesFacts(**row._mapping) if row else None
+
+
+def _of(table: sa.Table, instrument: Instrument) -> sa.ColumnElement[bool]:
+    return sa.and_(
+        table.c.exchange == str(instrument.exchange), table.c.ticker == instrument.ticker
+    )

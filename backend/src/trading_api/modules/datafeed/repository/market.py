@@ -6,7 +6,12 @@ import sqlalchemy as sa
 
 from trading_api.modules.datafeed import tables
 from trading_api.modules.datafeed.domain.demo import Split
-from trading_api.modules.datafeed.domain.instrument import AssetClass, Exchange, Instrument
+from trading_api.modules.datafeed.domain.instrument import (
+    AssetClass,
+    Dividend,
+    Exchange,
+    Instrument,
+)
 from trading_api.modules.datafeed.domain.resolution import parse_resolution
 from trading_api.modules.datafeed.domain.series import SourcedSeries
 from trading_api.modules.datafeed.repository.bars import BarRepository, SeriesRecord
@@ -36,12 +41,14 @@ class MarketData:
         instruments: in the order they were listed.
         series: by id; their bars are read apart.
         splits: by series id, ascending.
+        dividends: by full symbol, ascending.
         anchor: None before the first seed.
     """
 
     instruments: list[Instrument]
     series: dict[str, SeriesRecord]
     splits: dict[str, list[Split]]
+    dividends: dict[str, list[Dividend]]
     anchor: DemoAnchor | None
 
 
@@ -109,6 +116,11 @@ class MarketRepository:
             splits.setdefault(row.series_id, []).append(
                 Split(row.at_us // _MICROSECONDS, row.ratio)
             )
+        dividends: dict[str, list[Dividend]] = {}
+        for row in await transaction.all(
+            sa.select(tables.dividends).order_by(tables.dividends.c.ex_at_us)
+        ):
+            dividends.setdefault(f"{row.exchange}:{row.ticker}", []).append(dividend_of(row))
         rows = await transaction.all(
             sa.select(tables.instruments)
             .where(tables.instruments.c.retired_at_us.is_(None))
@@ -118,6 +130,7 @@ class MarketRepository:
             instruments=[instrument_of(row) for row in rows],
             series=series,
             splits=splits,
+            dividends=dividends,
             anchor=await self.find_anchor(transaction),
         )
 
@@ -220,6 +233,11 @@ class MarketRepository:
         if new:
             await transaction.execute(table.insert(), new)
         return len(new) + differing
+
+
+def dividend_of(row: "sa.Row[tuple[object, ...]]") -> Dividend:
+    """Return the dividend of a row."""
+    return Dividend(row.ex_at_us // _MICROSECONDS, row.amount)
 
 
 def instrument_of(row: "sa.Row[tuple[object, ...]]") -> Instrument:

@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
+from decimal import Decimal
 from typing import Any, Literal
 from zoneinfo import ZoneInfo
 
@@ -17,8 +18,10 @@ from trading_api.modules.datafeed.domain.aggregate import (
     parse_session,
 )
 from trading_api.modules.datafeed.domain.instrument import (
+    DIVIDEND_DECIMALS,
     LIVE_EXCHANGES,
     AssetClass,
+    Dividend,
     Exchange,
     Instrument,
 )
@@ -173,6 +176,55 @@ class InstrumentService:
         holidays = await self._holidays(changes.get("calendar"), None, now)
         return await self._run(command)
 
+    async def replace_dividends(
+        self,
+        *,
+        symbol: str,
+        dividends: Sequence[Dividend],
+        version: int | None,
+        operator_id: str,
+        now: datetime,
+    ) -> Sequence[Dividend]:
+        """Put dividends in the place of an instrument's; a repeat changes nothing further.
+
+        Args:
+            dividends: all that it has from now on, in any order.
+            version: the version of the instrument that the operator saw; None: any.
+
+        Returns:
+            Them in order.
+
+        Raises:
+            InstrumentNotFoundError: no such symbol, or it isn't stored.
+            InstrumentChangedError: it has another version by now.
+            InstrumentInvalidError: it is on DEMO, or two have the same day.
+        """
+        exchange, ticker = self._split(symbol)
+        wanted = sorted(dividends, key=lambda each: each.time)
+        if exchange is Exchange.DEMO:
+            raise _invalid("symbol", "demo", "DEMO's days aren't those that dividends were paid on")
+        if len({each.time for each in wanted}) != len(wanted):
+            raise _invalid("dividends", "unique", "two dividends have the same ex-date")
+
+        async def command(transaction: Transaction) -> InstrumentResult:
+            before = await self._lock(transaction, exchange, ticker)
+            _ensure_version(before, version)
+            known = await self._repository.read_dividends(transaction, before)
+            if known == wanted:
+                return InstrumentResult(before)
+            after = replace(before, version=before.version + 1)
+            await self._repository.save(transaction, after, now_us=to_us(now))
+            await self._repository.save_dividends(transaction, after, wanted)
+            old = {"dividends": _dividends_text([each for each in known if each not in wanted])}
+            new = {"dividends": _dividends_text([each for each in wanted if each not in known])}
+            await self._tell(
+                transaction, "changed", before, after, operator_id, now, differences=(old, new)
+            )
+            return InstrumentResult(after)
+
+        await self._run(command)
+        return wanted
+
     async def retire_instrument(
         self, *, symbol: str, version: int | None, operator_id: str, now: datetime
     ) -> Instrument:
@@ -246,9 +298,10 @@ class InstrumentService:
         after: Instrument | None,
         operator_id: str,
         now: datetime,
+        differences: tuple[dict[str, Any], dict[str, Any]] | None = None,
     ) -> None:
-        old, new = _audited(before), _audited(after)
-        if before is not None and after is not None:
+        old, new = differences or (_audited(before), _audited(after))
+        if differences is None and before is not None and after is not None:
             names = [name for name in new if new[name] != old[name]]
             old, new = ({name: each[name] for name in names} for each in (old, new))
         present = after or before
@@ -266,6 +319,14 @@ class InstrumentService:
         await self._outbox.add(
             transaction, event, key=present.symbol, key_sequence=version, occurred_at=now
         )
+
+
+def _dividends_text(dividends: Sequence[Dividend]) -> str:
+    return ", ".join(
+        f"{from_us(each.time * 1_000_000).date()} "
+        f"{Decimal(each.amount).scaleb(-DIVIDEND_DECIMALS).normalize():f}"
+        for each in dividends
+    )
 
 
 def _checked(instrument: Instrument) -> Instrument:

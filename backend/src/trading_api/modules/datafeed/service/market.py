@@ -13,6 +13,7 @@ from trading_api.modules.datafeed.domain.columns import EMPTY, Columns, Window
 from trading_api.modules.datafeed.domain.demo import SLOT_US, DemoCaches, DemoMarket, Split
 from trading_api.modules.datafeed.domain.instrument import (
     LIVE_EXCHANGES,
+    Dividend,
     Exchange,
     Instrument,
     Quote,
@@ -111,6 +112,7 @@ class DatafeedService:
         self._required = tuple(required)
         self._markets: dict[str, Market] = {}
         self._splits: Mapping[str, Sequence[Split]] = {}
+        self._dividends: Mapping[str, Sequence[Dividend]] = {}
         self._generation = 0
         self._revision: Revision | None = None
         self.texts = TextCache()
@@ -131,6 +133,7 @@ class DatafeedService:
         kept = _Seconds(seconds, self.seconds_kept)
         self._markets = _markets_of(stored, series, self._required, self._markets, kept)
         self._splits = stored.splits
+        self._dividends = stored.dividends
         self._revision = revision
         self._generation += 1
         return bool(self._markets)
@@ -312,6 +315,10 @@ class DatafeedService:
         if instrument.exchange is not Exchange.HIST:
             return ()
         return self._splits.get(instrument.series_id, ())
+
+    async def dividends_of(self, *, symbol: str) -> Sequence[Dividend]:
+        """Return an instrument's dividends, ascending; errors as ``resolve``."""
+        return self._dividends.get(self._market(symbol).instrument.symbol, ())
 
     def symbol_of(self, *, symbol: str) -> str:
         """Return the full symbol of a symbol in any spelling; errors as ``resolve``."""

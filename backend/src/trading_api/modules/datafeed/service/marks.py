@@ -1,15 +1,17 @@
-"""What a chart is decorated with: the user's own executions, an instrument's splits."""
+"""What a chart is decorated with: the user's own executions, splits and dividends."""
 
 from collections.abc import Sequence
 from datetime import datetime
 
 from trading_api.kernel.clock import from_us
 from trading_api.modules.datafeed.domain.mark import (
+    EventMark,
     ExecutionMark,
-    SplitMark,
+    place_dividends,
     place_executions,
     place_splits,
 )
+from trading_api.modules.datafeed.domain.resolution import parse_resolution
 from trading_api.modules.datafeed.ports import ExecutionSource
 from trading_api.modules.datafeed.service.market import TIME_MAX, DatafeedService
 
@@ -58,17 +60,34 @@ class MarkService:
         )
         return place_executions(executions, times)
 
-    async def list_split_marks(
+    async def list_event_marks(
         self, *, symbol: str, resolution: str, from_time: int, to_time: int, now: datetime
-    ) -> list[SplitMark]:
-        """Return the splits in [from_time, to_time], seconds, ascending; errors as above."""
-        splits = await self._market.splits_of(symbol=symbol)
-        inside = [split for split in splits if from_time <= split.time <= to_time]
-        if not inside:
+    ) -> list[EventMark]:
+        """Return the splits and dividends in [from_time, to_time], seconds, in order of their bars.
+
+        Errors as above, the broker's apart.
+        """
+        splits = [
+            split
+            for split in await self._market.splits_of(symbol=symbol)
+            if from_time <= split.time <= to_time
+        ]
+        dividends = [
+            dividend
+            for dividend in await self._market.dividends_of(symbol=symbol)
+            if from_time <= dividend.time <= to_time
+        ]
+        if not splits and not dividends:
             await self._bar_times(symbol, resolution, max(from_time, to_time), to_time, now)
             return []
         times = await self._bar_times(symbol, resolution, from_time, to_time, now)
-        return place_splits(inside, times)
+        intraday = parse_resolution(resolution).is_intraday
+        currency = (await self._market.resolve(symbol=symbol)).instrument.quote_currency
+        marks: list[EventMark] = [
+            *place_splits(splits, times, intraday=intraday),
+            *place_dividends(dividends, currency, times, intraday=intraday),
+        ]
+        return sorted(marks, key=lambda mark: mark.bar_time)
 
     async def _bar_times(
         self, symbol: str, resolution: str, from_time: int, to_time: int, now: datetime

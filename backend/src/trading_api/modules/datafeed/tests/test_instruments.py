@@ -28,9 +28,10 @@ from trading_api.modules.datafeed.errors import (
     InstrumentTradableError,
 )
 from trading_api.modules.datafeed.service import DatafeedService, InstrumentService
-from trading_api.modules.datafeed.tests.builders import an_instrument
+from trading_api.modules.datafeed.tests.builders import an_instrument, seconds
 from trading_api.modules.datafeed.tests.conftest import (
     NOW,
+    PREFIX,
     SEEDED_AT,
     ClientOf,
     a_service,
@@ -280,3 +281,73 @@ def test_days_are_described_in_the_charts_notation() -> None:
     )
     assert found.holidays == "20240101"
     assert found.corrections == "0930-1300:20240103;1000-1600:20240104"
+
+
+async def test_dividends_that_an_operator_told_are_marked(desk: Desk, client_of: ClientOf) -> None:
+    operator = client_of(
+        "datafeed:read", "datafeed:manage", service=desk.market, desk=desk.instruments
+    )
+    path = f"{PREFIX}/instruments/HIST:IBM/dividends"
+    told = [
+        {"ex_date": "2012-11-07", "amount": "0.85"},
+        {"ex_date": "2012-08-08", "amount": "0.8525"},
+    ]
+    for _ in range(2):
+        answer = await operator.put(path, json={"dividends": told})
+        assert answer.status_code == 200, answer.text
+    assert answer.json() == [
+        {"ex_date": "2012-08-08", "amount": "0.8525", "currency": "USD"},
+        {"ex_date": "2012-11-07", "amount": "0.85", "currency": "USD"},
+    ]
+    reader = client_of("datafeed:read", service=desk.market, desk=desk.instruments)
+    assert (await reader.get(path)).json() == answer.json()
+    assert (await operator.get(f"{PREFIX}/instruments/HIST:IBM")).json()["version"] == 2
+    window: dict[str, str | int] = {"symbol": "HIST:IBM", "from": 0, "to": int(NOW.timestamp())}
+    daily, weekly = [
+        (
+            await reader.get(f"{PREFIX}/udf/timescale_marks", params={**window, "resolution": each})
+        ).json()
+        for each in ("D", "W")
+    ]
+    assert [mark["time"] for mark in daily] == [seconds("2012-08-08"), seconds("2012-11-07")]
+    assert [mark["time"] for mark in weekly] == [seconds("2012-08-06"), seconds("2012-11-05")]
+    assert (daily[0]["label"], daily[0]["tooltip"]) == (
+        "D",
+        ["Dividend 0.8525 USD a share", "first day without it: 2012-08-08"],
+    )
+    native = (
+        await reader.get(f"{PREFIX}/marks", params={"symbol": "HIST:IBM", "resolution": "D"})
+    ).json()
+    assert [(each["kind"], each["amount"]) for each in native] == [
+        ("dividend", "0.8525"),
+        ("dividend", "0.85"),
+    ]
+    assert (await operator.put(path, json={"dividends": []})).json() == []
+    assert (await reader.get(path)).json() == []
+    assert [(each["before"], each["after"]) for each in await desk.told()] == [
+        ({"dividends": ""}, {"dividends": "2012-08-08 0.8525, 2012-11-07 0.85"}),
+        ({"dividends": "2012-08-08 0.8525, 2012-11-07 0.85"}, {"dividends": ""}),
+    ]
+
+
+async def test_dividends_that_make_no_sense_are_refused(desk: Desk, client_of: ClientOf) -> None:
+    operator, reader = (
+        client_of("datafeed:read", "datafeed:manage", service=desk.market, desk=desk.instruments),
+        client_of("datafeed:read", service=desk.market, desk=desk.instruments),
+    )
+    one = {"ex_date": "2012-08-08", "amount": "0.85"}
+    path = f"{PREFIX}/instruments/HIST:IBM/dividends"
+    refused: list[tuple[str, dict[str, Any], int]] = [
+        (path, {"dividends": [one, one]}, 422),
+        (path, {"dividends": [{**one, "amount": "0"}]}, 422),
+        (path, {"dividends": [{**one, "amount": "0.123456789"}]}, 422),
+        (path, {"dividends": [{**one, "ex_date": "2012-02-30"}]}, 422),
+        (path, {"dividends": [one], "version": 7}, 409),
+        (f"{PREFIX}/instruments/DEMO:IBM/dividends", {"dividends": [one]}, 422),
+        (f"{PREFIX}/instruments/HIST:NONE/dividends", {"dividends": [one]}, 404),
+    ]
+    for where, body, status in refused:
+        answer = await operator.put(where, json=body)
+        assert answer.status_code == status, (where, body, answer.text)
+    assert (await reader.put(path, json={"dividends": []})).status_code == 403
+    assert (await reader.get(path)).json() == []

@@ -7,7 +7,12 @@ from decimal import Decimal
 
 from trading_api.kernel.errors import UnavailableError
 from trading_api.modules.datafeed.api.v1 import trader_of
-from trading_api.modules.datafeed.domain.mark import OwnExecution, place_executions
+from trading_api.modules.datafeed.domain.demo import Split
+from trading_api.modules.datafeed.domain.mark import (
+    OwnExecution,
+    place_executions,
+    place_splits,
+)
 from trading_api.modules.datafeed.tests.builders import seconds
 from trading_api.modules.datafeed.tests.conftest import NOW, PREFIX, ClientOf
 from trading_api.runtime.http import Access
@@ -145,3 +150,14 @@ def test_a_bar_keeps_its_newest_ten() -> None:
     early = an_execution(99, start - timedelta(days=1))
     marks = place_executions([early, *executions], [int(start.timestamp())])
     assert [mark.execution.id for mark in marks] == [f"exe_{n:03}" for n in range(15, 25)]
+
+
+def test_within_the_day_an_event_lies_on_the_days_first_bar() -> None:
+    day = seconds("2026-01-05")
+    closing, opening = day - 86_400 + 20 * 3_600, day + 14 * 3_600 + 1_800
+    splits = [Split(day, 2)]
+    (mark,) = place_splits(splits, [closing, opening, opening + 3_600], intraday=True)
+    assert mark.bar_time == opening
+    assert place_splits(splits, [closing], intraday=True) == []
+    (mark,) = place_splits(splits, [day - 86_400, day], intraday=False)
+    assert mark.bar_time == day

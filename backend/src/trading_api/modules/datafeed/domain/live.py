@@ -7,8 +7,10 @@ Bars are built from the last price alone. A minute is final when its end has pas
 saw of it last is what history answers from then on. Minutes without a tick have no bar.
 """
 
+from bisect import bisect_right
 from collections.abc import Callable, Hashable, Sequence
 from itertools import count
+from operator import itemgetter
 
 import numpy as np
 
@@ -31,8 +33,11 @@ from trading_api.modules.datafeed.domain.series import (
 from trading_api.modules.datafeed.domain.tick import Tick
 
 MINUTE_SECONDS = 60
-RECENT_BARS_MAX = 20_000
-"""So many minutes are aggregated anew after each change; older ones were once and for all."""
+SETTLED_MINUTES_MAX = 1_440
+"""So many final minutes are kept beside the stored bars; then those are to be read again.
+
+With the trading day that the stored bars end in, that is what each tick aggregates anew.
+"""
 
 RESOLUTIONS_MAX = 16
 """Resolutions of seconds kept; clients name any."""
@@ -61,6 +66,7 @@ class LiveMarket:
         self._instrument = instrument
         self._session = aggregate.parse_session(instrument.session, instrument.time_zone)
         self._closed: list[tuple[int, ...]] = []
+        self._final: Columns | None = None
         self._forming: list[int] | None = None
         self._tick: Tick | None = None
         self._seconds = EMPTY
@@ -89,12 +95,34 @@ class LiveMarket:
         """The stored bars as last seen."""
         return self._series
 
+    @property
+    def is_long(self) -> bool:
+        """Whether so many minutes are known beyond the stored ones that those are to be read."""
+        return len(self._closed) >= self._long_at
+
+    def fits(self, instrument: Instrument, series: StoredSeries) -> bool:
+        """Tell whether its minutes stay right although the instrument may have changed."""
+        ours = self._instrument
+        return series.id == self._series.id and (
+            (ours.price_decimals, ours.volume_decimals)
+            == (instrument.price_decimals, instrument.volume_decimals)
+        )
+
+    def become(self, instrument: Instrument) -> None:
+        """Be the instrument as an operator changed it; the minutes stay."""
+        if instrument != self._instrument:
+            self._instrument = instrument
+            self._session = aggregate.parse_session(instrument.session, instrument.time_zone)
+            self._settle(self._series)
+            self._keep_seconds(self._seconds)
+
     def absorb(self, series: StoredSeries, seconds: Columns = EMPTY) -> None:
         """Take over what is stored by now; minutes known beyond it stay, and their seconds."""
         if series is self._series:
+            self._long_at = len(self._closed) + SETTLED_MINUTES_MAX
             return
         last = int(series.bars.time[-1])
-        self._closed = [row for row in self._closed if row[0] > last]
+        self._closed = self._closed[self._index_behind(last) :]
         if self._forming is not None and self._forming[0] <= last:
             self._drop_forming()
         self._settle(series)
@@ -130,7 +158,7 @@ class LiveMarket:
 
     def closed_since(self, time: int) -> Columns:
         """Return the final minutes behind ``time`` that aren't in the stored series."""
-        return Columns.of_rows([row for row in self._closed if row[0] > time])
+        return Columns.of_rows(self._closed[self._index_behind(time) :])
 
     def seconds_of(self, minutes: Columns) -> Columns:
         """Return the seconds of some final minutes, as far as there are any."""
@@ -143,7 +171,10 @@ class LiveMarket:
         forming = self._forming
         if row[0] <= int(self._series.bars.time[-1]):
             return
-        self._closed = sorted([each for each in self._closed if each[0] != row[0]] + [tuple(row)])
+        index = self._index_behind(row[0])
+        known = index > 0 and self._closed[index - 1][0] == row[0]
+        self._closed[index - known : index] = [tuple(row)]
+        self._final = None
         if forming is not None and forming[0] <= row[0]:
             self._drop_forming()
         if self._seconds_kept:
@@ -212,12 +243,11 @@ class LiveMarket:
     def _close_forming(self) -> None:
         if self._forming is not None:
             self._closed.append(tuple(self._forming))
+            self._final = None
             seconds = Columns.of_rows(self._forming_seconds)
             self._drop_forming()
             self._keep_seconds(Columns.concat([self._seconds, seconds]))
             self._changed()
-        if len(self._closed) > RECENT_BARS_MAX:
-            self._settle(self._series)
 
     def _drop_forming(self) -> None:
         self._forming = None
@@ -279,8 +309,7 @@ class LiveMarket:
         """Divide what is known: whole trading days once and for all, and what is recent."""
         self._series = series
         bars = series.bars
-        if len(self._closed) > RECENT_BARS_MAX:
-            bars = Columns.concat([bars, Columns.of_rows(self._closed)])
+        self._long_at = len(self._closed) + SETTLED_MINUTES_MAX
         self._boundary = int(self._session.opens(bars.time[-1:])[0])
         index = bars.index_at(self._boundary)
         past = bars[:index]
@@ -291,6 +320,7 @@ class LiveMarket:
             ),
         )
         self._tail = bars[index:]
+        self._final = None
         self._key: Hashable = object()
         self._changed()
 
@@ -298,12 +328,16 @@ class LiveMarket:
         self._change = next(_versions)
         self._built: dict[Resolution, Columns] = {}
 
+    def _index_behind(self, time: int) -> int:
+        """Return the index of the first final minute behind ``time``."""
+        return bisect_right(self._closed, time, key=itemgetter(0))
+
     def _recent(self) -> Columns:
-        last = int(self._tail.time[-1]) if len(self._tail) else -1
-        rows = [row for row in self._closed if row[0] > last]
-        if self._forming is not None:
-            rows.append(tuple(self._forming))
-        return Columns.concat([self._tail, Columns.of_rows(rows)]) if rows else self._tail
+        if self._final is None:
+            self._final = Columns.concat([self._tail, Columns.of_rows(self._closed)])
+        if self._forming is None:
+            return self._final
+        return Columns.concat([self._final, Columns.of_rows([self._forming])])
 
     def _recent_bars(self, resolution: Resolution) -> Columns:
         found = self._built.get(resolution)
@@ -358,13 +392,3 @@ def _newest(parts: Sequence[Part], wanted: int) -> tuple[Part, ...]:
         kept.append(Part(part.block, start, part.stop, part.key, part.ready))
         wanted -= part.stop - start
     return tuple(reversed(kept))
-
-
-def minutes_of(times_us: Sequence[int], prices: Sequence[int], sizes: Sequence[int]) -> Columns:
-    """Return the minutes of a sequence of trades in ascending order."""
-    if not times_us:
-        return EMPTY
-    starts = np.array(times_us, dtype=np.int64) // 60_000_000 * MINUTE_SECONDS
-    price = np.array(prices, dtype=np.int64)
-    ticks = Columns(starts, price, price, price, price, np.array(sizes, dtype=np.int64))
-    return aggregate.merge(ticks, starts, starts)

@@ -85,7 +85,7 @@ class TickGate:
     Args:
         price_decimals: of the instrument.
         volume_decimals: of the instrument.
-        spread_ticks: distance of bid and ask where a tick names none.
+        spread_ticks: distance of bid and ask where a tick names none; may be changed later.
         last: last known price, raw; None at the beginning.
         last_us: when that was.
     """
@@ -101,7 +101,7 @@ class TickGate:
     ) -> None:
         self._price_decimals = price_decimals
         self._volume_decimals = volume_decimals
-        self._spread_ticks = spread_ticks
+        self.spread_ticks = spread_ticks
         self._last = last
         self._last_us = last_us
         self._candidate = 0
@@ -135,7 +135,7 @@ class TickGate:
         if last is None or last <= 0:
             return Fault.NOT_POSITIVE
         if bid is None or ask is None:
-            bid, ask = last - self._spread_ticks // 2, last + (self._spread_ticks + 1) // 2
+            bid, ask = last - self.spread_ticks // 2, last + (self.spread_ticks + 1) // 2
             bid = max(bid, 1)
         if bid > ask or bid <= 0:
             return Fault.CROSSED

@@ -100,6 +100,10 @@ class ImportRecord:
         return self.version + 1
 
 
+class SeriesMismatchError(Exception):
+    """A series holds bars of another length, or at other scales."""
+
+
 class BarRepository:
     """Reads and writes chunks; a series is what its row's version says."""
 
@@ -272,6 +276,9 @@ class BarRepository:
         Args:
             seconds: of some of the minutes.
             seconds_kept: seconds of minutes that ended longer ago are deleted, in seconds.
+
+        Raises:
+            SeriesMismatchError: the series has bars of another length or other decimals.
         """
         series = await self.find_series(transaction, series_id, lock=True)
         if series is None:
@@ -292,6 +299,7 @@ class BarRepository:
             await self.save_series(transaction, values, exists=False)
             await self._add_seconds(transaction, series_id, bars, seconds, seconds_kept)
             return
+        ensure_minutes(series_id, series, price_decimals, volume_decimals)
         version = series.version
         last = await self.read_last_chunk(transaction, series_id, version)
         assert last is not None, "a series has at least one bar"
@@ -420,6 +428,22 @@ class BarRepository:
             .values(**_progress(record), changed_at_us=now_us)
         )
         return result.rowcount == 1
+
+
+def ensure_minutes(
+    series_id: str, series: StoredFacts, price_decimals: int, volume_decimals: int
+) -> None:
+    """Check that minutes at these scales may be stored behind those of a series.
+
+    Raises:
+        SeriesMismatchError: they may not; they would be read a power of ten too large or small.
+    """
+    stored = (series.resolution, series.price_decimals, series.volume_decimals)
+    if stored != ("1", price_decimals, volume_decimals):
+        raise SeriesMismatchError(
+            f"{series_id} has bars of {stored[0]} with {stored[1]} and {stored[2]} decimals, not"
+            f" of 1 with {price_decimals} and {volume_decimals}"
+        )
 
 
 def chunks_of(bar_count: int) -> int:

@@ -146,7 +146,7 @@ def _instrument_faults(
         yield fault(f"its series {row.series_id} is not stored")
         return
     decimals = (row.price_decimals, row.volume_decimals)
-    if row.exchange == Exchange.HIST and decimals != (
+    if row.exchange != Exchange.DEMO and decimals != (
         series.price_decimals,
         series.volume_decimals,
     ):

@@ -100,17 +100,6 @@ class MarketRepository:
 
     async def load(self, transaction: Transaction) -> MarketData:
         """Return everything stored but the bars."""
-        series = {
-            row.id: SeriesRecord(
-                id=row.id,
-                resolution=parse_resolution(row.resolution),
-                price_decimals=row.price_decimals,
-                volume_decimals=row.volume_decimals,
-                bar_count=row.bar_count,
-                version=row.version,
-            )
-            for row in await transaction.all(sa.select(tables.series))
-        }
         splits: dict[str, list[Split]] = {}
         for row in await transaction.all(sa.select(tables.splits).order_by(tables.splits.c.at_us)):
             splits.setdefault(row.series_id, []).append(
@@ -128,11 +117,35 @@ class MarketRepository:
         )
         return MarketData(
             instruments=[instrument_of(row) for row in rows],
-            series=series,
+            series=await self.load_series(transaction),
             splits=splits,
             dividends=dividends,
             anchor=await self.find_anchor(transaction),
         )
+
+    async def load_series(self, transaction: Transaction) -> dict[str, SeriesRecord]:
+        """Return every stored series by id, without its bars."""
+        return {
+            row.id: SeriesRecord(
+                id=row.id,
+                resolution=parse_resolution(row.resolution),
+                price_decimals=row.price_decimals,
+                volume_decimals=row.volume_decimals,
+                bar_count=row.bar_count,
+                version=row.version,
+            )
+            for row in await transaction.all(sa.select(tables.series))
+        }
+
+    async def is_retired(self, transaction: Transaction, instrument: Instrument) -> bool:
+        """Tell whether an operator took an instrument off the list."""
+        table = tables.instruments
+        retired_at_us = await transaction.scalar(
+            sa.select(table.c.retired_at_us).where(
+                table.c.exchange == str(instrument.exchange), table.c.ticker == instrument.ticker
+            )
+        )
+        return retired_at_us is not None
 
     async def find_anchor(self, transaction: Transaction) -> DemoAnchor | None:
         """Return the demo market's anchor; None before the first seed."""

@@ -360,7 +360,7 @@ def _checked(instrument: Instrument) -> Instrument:
 def _ensure_fits(instrument: Instrument, facts: SeriesFacts | None) -> None:
     if facts is None:
         raise _invalid("series", "series", f"no series is called {instrument.series_id!r}")
-    if instrument.exchange is Exchange.HIST:
+    if instrument.exchange is not Exchange.DEMO:
         if instrument.price_decimals != facts.price_decimals:
             wanted = facts.price_decimals
             raise _invalid("price_decimals", "series", f"the series has {wanted} decimals")

@@ -115,10 +115,39 @@ class DatafeedService:
         self._dividends: Mapping[str, Sequence[Dividend]] = {}
         self._generation = 0
         self._revision: Revision | None = None
+        # One at a time: a load that began earlier never replaces what a later one read.
+        self._loading = asyncio.Lock()
         self.texts = TextCache()
 
     async def load(self) -> bool:
         """Read everything stored into memory; return False where nothing was ever seeded."""
+        async with self._loading:
+            return await self._load()
+
+    async def settle(self) -> int:
+        """Read the stored minutes of live markets that keep many in memory; return how many."""
+        if not self._long_markets():
+            return 0
+        async with self._loading:
+            # Looked up anew: a load may have passed meanwhile.
+            markets = self._long_markets()
+            async with self._database.snapshot() as transaction:
+                stored = await self._repository.load_series(transaction)
+                for market in markets:
+                    record = stored.get(market.series.id)
+                    if record is not None:
+                        series = await self._store.load(transaction, record)
+                        seconds = await self._bars.read_seconds(transaction, [record.id])
+                        market.absorb(series, seconds.get(record.id, EMPTY))
+            self._generation += 1
+            return len(markets)
+
+    def _long_markets(self) -> list[LiveMarket]:
+        return [
+            each for each in self._markets.values() if isinstance(each, LiveMarket) and each.is_long
+        ]
+
+    async def _load(self) -> bool:
         async with self._database.snapshot() as transaction:
             revision = await self._repository.find_revision(transaction)
             stored = await self._repository.load(transaction)
@@ -439,7 +468,8 @@ def _markets_of(
         market: Market
         known = before.get(instrument.symbol)
         if instrument.exchange in LIVE_EXCHANGES and series.resolution == _MINUTE:
-            if isinstance(known, LiveMarket) and known.instrument == instrument:
+            if isinstance(known, LiveMarket) and known.fits(instrument, series):
+                known.become(instrument)
                 known.absorb(series, seconds.of(series.id))
                 market = known
             else:

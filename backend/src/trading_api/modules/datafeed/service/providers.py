@@ -2,7 +2,8 @@
 
 The leader asks a provider for instruments and recent minutes, stores them, then judges each tick,
 applies it, tells the others and stores every minute once it is final. A provider that fails is
-tried again after a pause that doubles from one second to one minute; nothing else stops.
+tried again after a pause that doubles from one second to one minute; nothing else stops. An
+instrument that was retired, or that doesn't fit its stored bars any more, isn't fed.
 """
 
 import asyncio
@@ -25,6 +26,7 @@ from trading_api.modules.datafeed.domain.live import MINUTE_SECONDS, LiveMarket
 from trading_api.modules.datafeed.domain.tick import Fault, ProviderTick, Tick, TickGate
 from trading_api.modules.datafeed.ports import MarketDataProvider, TickBus
 from trading_api.modules.datafeed.repository import BarRepository, MarketRepository
+from trading_api.modules.datafeed.repository.bars import SeriesMismatchError, ensure_minutes
 from trading_api.modules.datafeed.service.market import DatafeedService
 from trading_api.runtime.database import Database, Lease, Leases
 from trading_api.runtime.tasks import run_together
@@ -43,6 +45,10 @@ _TICKS = Metric("datafeed_provider_ticks", "Ticks believed", ["provider"])
 _DROPPED = Metric("datafeed_provider_ticks_dropped", "Ticks dropped", ["provider", "reason"])
 _FAILURES = Metric("datafeed_provider_failures", "Times a provider failed", ["provider"])
 _LAG = Gauge("datafeed_provider_lag_seconds", "Age of the newest tick when it came", ["provider"])
+
+
+class _UnfitError(Exception):
+    """An instrument isn't to be fed; its provider's others are."""
 
 
 class ProviderState(StrEnum):
@@ -68,7 +74,7 @@ class ProviderStatus:
         dropped: ticks by reason.
         bars: minutes stored by this process.
         failures: times it failed since this process began.
-        last_error: of the last failure; None while there was none.
+        last_error: of the last failure, or why instruments aren't fed; None while there is none.
         last_tick_us: when the newest tick happened, microseconds; None before the first.
         retry_at_us: when it is tried again; None unless it is backing off.
     """
@@ -166,26 +172,45 @@ class ProviderService:
         self._note(name, state=ProviderState.STARTING, retry_at_us=None)
         instruments = list(await provider.instruments())
         self._note(name, state=ProviderState.BACKFILLING, instruments=len(instruments))
+        fed: list[Instrument] = []
         for instrument in instruments:
-            await self._backfill(name, provider, instrument, lease)
+            try:
+                await self._backfill(name, provider, instrument, lease)
+                fed.append(instrument)
+            except (_UnfitError, SeriesMismatchError) as error:
+                log.error("instrument_not_fed", instrument=instrument.symbol, reason=str(error))
+                self._note(name, last_error=f"{instrument.symbol}: {error}"[:300])
         await self._market.load()
-        self._note(name, state=ProviderState.STREAMING)
-        gates = {each.symbol: self._gate_of(each) for each in instruments}
-        stored = {symbol: int(self._live(symbol).series.bars.time[-1]) for symbol in gates}
+        markets = {
+            each.symbol: market
+            for each in fed
+            if (market := self._market.find_live(symbol=each.symbol)) is not None
+        }
+        if not markets:
+            raise LookupError(self._status[name].last_error or "it offers no instrument")
+        self._note(name, state=ProviderState.STREAMING, instruments=len(markets))
+        fed = [each for each in fed if each.symbol in markets]
+        gates = {symbol: _gate_of(market) for symbol, market in markets.items()}
+        stored = {symbol: int(market.series.bars.time[-1]) for symbol, market in markets.items()}
         await run_together(
-            provider.stream(instruments, lambda told: self._take(name, told, gates)),
+            provider.stream(fed, lambda told: self._take(name, told, gates)),
             self._keep_closing(name, stored, lease),
         )
 
     def _take(self, name: str, told: ProviderTick, gates: Mapping[str, TickGate]) -> None:
         """Judge a tick, apply it, then tell the other processes."""
         now_us = to_us(self._clock.now())
-        gate = gates.get(told.symbol)
-        tick = None if gate is None else gate.admit(told, now_us=now_us)
-        if tick is None:
-            self._count_drops(name, gates, unknown=gate is None)
+        gate, market = gates.get(told.symbol), self._market.find_live(symbol=told.symbol)
+        if gate is None or market is None:
+            # Of no instrument, or of one that was retired a moment ago.
+            self._count_drops(name, gates, unknown=True)
             return
-        self._live(tick.symbol).apply(tick)
+        gate.spread_ticks = market.instrument.spread_ticks
+        tick = gate.admit(told, now_us=now_us)
+        if tick is None:
+            self._count_drops(name, gates, unknown=False)
+            return
+        market.apply(tick)
         self._bus.publish(TICK_CHANNEL + name, _encode_tick(tick))
         _TICKS.labels(name).inc()
         _LAG.labels(name).set((now_us - tick.at_us) / 1_000_000)
@@ -210,7 +235,9 @@ class ProviderService:
         while True:
             now = self._clock.now()
             for symbol, last in stored.items():
-                market = self._live(symbol)
+                market = self._market.find_live(symbol=symbol)
+                if market is None:
+                    continue
                 market.close_until(to_us(now))
                 bars = market.closed_since(last)
                 if len(bars):
@@ -230,10 +257,16 @@ class ProviderService:
         instrument: Instrument,
         lease: Lease | None,
     ) -> None:
-        """Store the final minutes that are missing, the instrument with the first of them."""
+        """Store the final minutes that are missing, and list the instrument over them.
+
+        Raises:
+            SeriesMismatchError: its stored minutes have other decimals, or are no minutes.
+        """
         now = self._clock.now()
         to_time = int(now.timestamp()) // MINUTE_SECONDS * MINUTE_SECONDS
         async with self._database.snapshot() as transaction:
+            if await self._instruments.is_retired(transaction, instrument):
+                raise _UnfitError("it was retired")
             known = await self._bars.find_series(transaction, instrument.series_id)
             last = (
                 None
@@ -242,6 +275,14 @@ class ProviderService:
                     transaction, instrument.series_id, known.version
                 )
             )
+        if known is not None:
+            ensure_minutes(
+                instrument.series_id,
+                known,
+                instrument.price_decimals,
+                instrument.volume_decimals,
+            )
+            await self._list(instrument, lease)
         from_time = (
             to_time - self._history_seconds
             if last is None
@@ -253,7 +294,7 @@ class ProviderService:
             if not len(bars):
                 continue
             from_time = int(bars.time[-1]) + MINUTE_SECONDS
-            await self._store(instrument, bars, lease, now)
+            await self._store(instrument, bars, lease, now, lists=not is_known)
             is_known = True
         if not is_known:
             raise LookupError(f"{name} has no history of {instrument.symbol} yet")
@@ -265,8 +306,10 @@ class ProviderService:
         lease: Lease | None,
         now: datetime,
         seconds: Columns = EMPTY,
+        *,
+        lists: bool = False,
     ) -> None:
-        """Append final minutes to an instrument's series; the first ones list it."""
+        """Append final minutes to an instrument's series, and list it where it is new."""
         async with self._database.transaction() as transaction:
             if lease is not None:
                 await self._leases.ensure_held(transaction, lease)
@@ -281,23 +324,15 @@ class ProviderService:
                 seconds=seconds,
                 seconds_kept=self._market.seconds_kept,
             )
+            if lists:
+                await self._instruments.add_instruments(transaction, [instrument])
+
+    async def _list(self, instrument: Instrument, lease: Lease | None) -> None:
+        """List an instrument over its stored series, or follow the provider's definition."""
+        async with self._database.transaction() as transaction:
+            if lease is not None:
+                await self._leases.ensure_held(transaction, lease)
             await self._instruments.add_instruments(transaction, [instrument])
-
-    def _gate_of(self, instrument: Instrument) -> TickGate:
-        market = self._live(instrument.symbol)
-        return TickGate(
-            price_decimals=instrument.price_decimals,
-            volume_decimals=instrument.volume_decimals,
-            spread_ticks=instrument.spread_ticks,
-            last=market.last_close,
-            last_us=(market.last_time + MINUTE_SECONDS) * 1_000_000,
-        )
-
-    def _live(self, symbol: str) -> LiveMarket:
-        market = self._market.find_live(symbol=symbol)
-        if market is None:
-            raise LookupError(f"{symbol} is no live instrument")
-        return market
 
     def _note(self, name: str, **changes: object) -> None:
         self._status[name] = replace(self._status[name], **changes)  # type: ignore[arg-type]
@@ -333,13 +368,28 @@ class ProviderService:
         self._must_load = self._must_load or is_up
 
     async def follow(self) -> None:
-        """Keep up with other processes until cancelled."""
+        """Keep up with what is stored, by other processes or by this one, until cancelled."""
         while True:
-            leads = any(each.state is not ProviderState.STANDBY for each in self._status.values())
-            if self._must_load and not leads:
+            if self._must_load:
                 self._must_load = False
-                await self._market.load()
+                try:
+                    await self._market.load()
+                except Exception:
+                    self._must_load = True
+                    raise
+            await self._market.settle()
             await asyncio.sleep(1.0)
+
+
+def _gate_of(market: LiveMarket) -> TickGate:
+    instrument = market.instrument
+    return TickGate(
+        price_decimals=instrument.price_decimals,
+        volume_decimals=instrument.volume_decimals,
+        spread_ticks=instrument.spread_ticks,
+        last=market.last_close,
+        last_us=(market.last_time + MINUTE_SECONDS) * 1_000_000,
+    )
 
 
 def _encode_tick(tick: Tick) -> bytes:

@@ -76,6 +76,10 @@ async def test_every_planted_fault_is_found(desk: Desk) -> None:
         ("M2", await spoil_bars(desk, 0, 2**40)),
         ("M2", await spoil_bars(desk, 2, 1)),
         ("M3", _instruments.update().where(_apple).values(price_decimals=2)),
+        (
+            "M3",
+            _instruments.update().where(_apple).values(exchange="SIM", price_decimals=2),
+        ),
         ("M3", _instruments.update().where(_apple).values(session="whenever")),
         ("M3", _instruments.update().where(_apple).values(time_zone="Mars/Olympus")),
         ("M3", _instruments.update().where(_apple).values(tradable=True)),

@@ -2,9 +2,12 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import ClassVar
+from functools import partial
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -16,18 +19,23 @@ from trading_api.modules.datafeed.adapters.providers import (
     SimulatedProvider,
     find_providers,
 )
+from trading_api.modules.datafeed.domain import live as live_module
 from trading_api.modules.datafeed.domain.columns import Columns
 from trading_api.modules.datafeed.domain.instrument import Instrument
 from trading_api.modules.datafeed.domain.tick import Fault, ProviderTick
 from trading_api.modules.datafeed.ports import MarketDataProvider, ProviderContext
 from trading_api.modules.datafeed.repository import MarketRepository
+from trading_api.modules.datafeed.repository.bars import SeriesMismatchError
+from trading_api.modules.datafeed.repository.checks import check_market_data
 from trading_api.modules.datafeed.service import (
     DatafeedService,
     ProviderService,
     ProviderState,
+    ProviderStatus,
 )
 from trading_api.modules.datafeed.tables import lease_rows
 from trading_api.modules.datafeed.tests.builders import an_hourly_series
+from trading_api.modules.datafeed.tests.conftest import an_instrument_service
 from trading_api.modules.datafeed.tests.test_importing import equal
 from trading_api.runtime.database import Database, Leases
 from trading_api.runtime.database.leases import LeaseLostError
@@ -66,13 +74,16 @@ class ScriptedProvider(MarketDataProvider):
     name: ClassVar[str] = "scripted"
 
     def __init__(self, context: ProviderContext) -> None:
-        self._inner = a_simulation(context)
+        self._inner = a_simulation(context, "ALPHA", "BETA")
+        self.offered = 1
+        self.changes: dict[str, Any] = {}
         self.ticks: asyncio.Queue[ProviderTick | Exception] = asyncio.Queue()
         self.backfills: list[tuple[int, int]] = []
         self.closed = 0
 
     async def instruments(self) -> Sequence[Instrument]:
-        return list(await self._inner.instruments())[:1]
+        first, *others = list(await self._inner.instruments())[: self.offered]
+        return [replace(first, **self.changes), *others]
 
     async def backfill(
         self, instrument: Instrument, *, from_time: int, to_time: int
@@ -93,8 +104,8 @@ class ScriptedProvider(MarketDataProvider):
     async def close(self) -> None:
         self.closed += 1
 
-    def tell(self, price: str, at: datetime, size: int = 1) -> None:
-        self.ticks.put_nowait(ProviderTick("SIM:ALPHA", to_us(at), Decimal(price), Decimal(size)))
+    def tell(self, price: str, at: datetime, size: int = 1, symbol: str = "SIM:ALPHA") -> None:
+        self.ticks.put_nowait(ProviderTick(symbol, to_us(at), Decimal(price), Decimal(size)))
 
 
 class Process:
@@ -283,6 +294,186 @@ async def test_who_lost_the_lease_stores_nothing(
         await first.service._backfill("scripted", provider, instrument, lease)
     await first.market.load()
     assert first.market.find_live(symbol="SIM:ALPHA") is None
+
+
+@asynccontextmanager
+async def streaming(process: Process) -> AsyncIterator[ProviderStatus]:
+    """Have a process lead its provider until the block ends; give how it began."""
+    lease = await process.leases.acquire("provider-scripted")
+    running = asyncio.create_task(process.service.run(name="scripted", lease=lease))
+    statuses = process.service._status
+    try:
+        await eventually(lambda: statuses["scripted"].state is ProviderState.STREAMING)
+        yield statuses["scripted"]
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+
+def has_reached(process: Process, **counts: int) -> bool:
+    status = process.service._status["scripted"]
+    return all(getattr(status, name) == count for name, count in counts.items())
+
+
+async def retire(process: Process, database: Database, clock: FixedClock) -> None:
+    desk = an_instrument_service(database, process.market, clock)
+    await desk.retire_instrument(
+        symbol="SIM:ALPHA", version=None, operator_id="usr_o", now=clock.now()
+    )
+
+
+async def test_a_retired_instrument_ends_and_the_provider_s_others_go_on(
+    empty_database: Database, clock: FixedClock
+) -> None:
+    provider = ScriptedProvider(a_context(clock))
+    provider.offered = 2
+    process = Process(empty_database, LocalBus(), clock, {"scripted": provider}, "a")
+    statuses = process.service._status
+    async with streaming(process):
+        provider.tell("100.50", NOW)
+        provider.tell("100.50", NOW, symbol="SIM:BETA")
+        await eventually(lambda: statuses["scripted"].ticks == 2)
+        await retire(process, empty_database, clock)
+        provider.tell("100.50", NOW)
+        provider.tell("100.50", NOW, symbol="SIM:BETA")
+        await eventually(lambda: statuses["scripted"].ticks == 3)
+        assert dict(statuses["scripted"].dropped) == {Fault.UNKNOWN_SYMBOL: 1}
+        clock.advance(31)
+        await eventually(lambda: statuses["scripted"].bars == 1)
+        assert statuses["scripted"].failures == 0
+    # Started again, it is left out; so is it where it was all that there is.
+    async with streaming(process) as status:
+        assert (status.instruments, status.last_error) == (1, "SIM:ALPHA: it was retired")
+    provider.offered = 1
+    with pytest.raises(LookupError, match="it was retired"):
+        await process.service._feed("scripted", provider, None)
+
+
+@pytest.mark.parametrize("change", [{"price_decimals": 3}, {"volume_decimals": 2}])
+async def test_an_instrument_of_other_decimals_than_its_bars_is_refused(
+    empty_database: Database, clock: FixedClock, change: dict[str, int]
+) -> None:
+    provider = ScriptedProvider(a_context(clock))
+    provider.offered = 2
+    process = Process(empty_database, LocalBus(), clock, {"scripted": provider}, "a")
+    async with streaming(process):
+        before = await process.minutes(clock)
+    clock.advance(600)
+    provider.changes = change
+    async with streaming(process) as status:
+        assert status.instruments == 1
+        assert status.last_error is not None
+        assert "SIM:ALPHA: sim-alpha-1 has bars of 1 with 2 and 0 decimals" in status.last_error
+        assert equal(await process.minutes(clock), before)
+    async with empty_database.snapshot() as snapshot:
+        assert await check_market_data(snapshot) == []
+    # Nor between the look and the write.
+    (instrument, _) = await provider.instruments()
+    with pytest.raises(SeriesMismatchError):
+        await process.service._store(instrument, before[-1:], None, clock.now())
+
+
+async def test_minutes_are_stored_without_reading_every_instrument(
+    empty_database: Database, clock: FixedClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    provider = ScriptedProvider(a_context(clock))
+    process = Process(empty_database, LocalBus(), clock, {"scripted": provider}, "a")
+    statuses = process.service._status
+    async with streaming(process):
+        listed: list[object] = []
+        monkeypatch.setattr(MarketRepository, "add_instruments", listed.append)
+        provider.tell("100.50", NOW)
+        await eventually(lambda: statuses["scripted"].ticks == 1)
+        clock.advance(31)
+        await eventually(lambda: statuses["scripted"].bars == 1)
+        assert listed == []
+
+
+async def test_who_leads_one_provider_reads_what_it_missed_of_another(
+    empty_database: Database, clock: FixedClock
+) -> None:
+    provider, bus = ScriptedProvider(a_context(clock)), LocalBus()
+    other = a_simulation(a_context(clock), "GAMMA")
+    both = {"scripted": provider, "simulated": other}
+    leader = Process(empty_database, bus, clock, both, "a")
+    second = Process(empty_database, bus, clock, both, "b")
+    lease = await second.leases.acquire("provider-simulated")
+    tasks = [
+        asyncio.create_task(second.service.run(name="simulated", lease=lease)),
+        asyncio.create_task(second.service.follow()),
+    ]
+    try:
+        await eventually(
+            lambda: second.service._status["simulated"].state is ProviderState.STREAMING
+        )
+        async with streaming(leader):
+            # It learns of an instrument by its first tick.
+            provider.tell("100.50", NOW)
+
+            async def knows() -> bool:
+                return second.market.find_live(symbol="SIM:ALPHA") is not None
+
+            await eventually(knows)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def test_a_slow_load_never_replaces_what_a_later_one_read(
+    empty_database: Database, clock: FixedClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    provider = ScriptedProvider(a_context(clock))
+    process = Process(empty_database, LocalBus(), clock, {"scripted": provider}, "a")
+    async with streaming(process):
+        pass
+    load = MarketRepository.load
+    began, go_on = asyncio.Event(), asyncio.Event()
+
+    async def slowly(self: MarketRepository, transaction: Any) -> Any:
+        found = await load(self, transaction)
+        if not began.is_set():
+            began.set()
+            await go_on.wait()
+        return found
+
+    monkeypatch.setattr(MarketRepository, "load", slowly)
+    slow = asyncio.create_task(process.market.load())
+    await began.wait()
+    desk = an_instrument_service(empty_database, process.market, clock)
+    change = asyncio.create_task(
+        desk.change_instrument(
+            symbol="SIM:ALPHA", changes={"spread_ticks": 8}, version=None, operator_id="usr_o",
+            now=clock.now(),
+        )
+    )  # fmt: skip
+    # Long enough for a load that doesn't wait; one that does can't end before.
+    await asyncio.wait([change], timeout=0.5)
+    go_on.set()
+    await asyncio.gather(slow, change)
+    assert (await process.market.resolve(symbol="SIM:ALPHA")).instrument.spread_ticks == 8
+
+
+async def test_a_live_market_that_grew_long_reads_what_is_stored(
+    empty_database: Database, clock: FixedClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live_module, "SETTLED_MINUTES_MAX", 3)
+    provider = ScriptedProvider(a_context(clock))
+    process = Process(empty_database, LocalBus(), clock, {"scripted": provider}, "a")
+    async with streaming(process):
+        market = process.market.find_live(symbol="SIM:ALPHA")
+        assert market is not None
+        for minute in range(1, 5):
+            provider.tell("100.50", clock.now())
+            await eventually(partial(has_reached, process, ticks=minute))
+            clock.advance(60)
+            await eventually(partial(has_reached, process, bars=minute))
+        before = await process.minutes(clock)
+        assert market.is_long
+        assert await process.market.settle() == 1
+        assert (market.is_long, len(market.series.bars)) == (False, len(before))
+        assert equal(await process.minutes(clock), before)
+        assert await process.market.settle() == 0
 
 
 async def first_tick(provider: MarketDataProvider, instrument: Instrument) -> ProviderTick:

@@ -1,5 +1,6 @@
 """What a provider tells is believed only where it can be true."""
 
+import dataclasses
 from decimal import Decimal
 
 import numpy as np
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from trading_api.modules.datafeed.domain import aggregate
 from trading_api.modules.datafeed.domain.columns import Columns, Window
 from trading_api.modules.datafeed.domain.instrument import Exchange
-from trading_api.modules.datafeed.domain.live import LiveMarket, minutes_of
+from trading_api.modules.datafeed.domain.live import SETTLED_MINUTES_MAX, LiveMarket
 from trading_api.modules.datafeed.domain.resolution import Resolution, parse_resolution
 from trading_api.modules.datafeed.domain.selection import select
 from trading_api.modules.datafeed.domain.series import HistoricalMarket, StoredSeries
@@ -92,6 +93,13 @@ def a_live_market(minutes: int = 500, *, session: str = "0930-1600") -> LiveMark
     return LiveMarket(instrument, series)
 
 
+def minutes_of(moves: list[tuple[int, int, int]]) -> Columns:
+    """Return the minutes of ticks of (second behind START, price, size) in ascending order."""
+    second, price, size = np.array(moves, dtype=np.int64).T
+    starts = (START + second) // 60 * 60
+    return aggregate.merge(Columns(starts, price, price, price, price, size), starts, starts)
+
+
 ticks = st.lists(
     st.tuples(st.integers(0, 400 * 60), st.integers(9_500, 10_500), st.integers(0, 9)),
     min_size=1,
@@ -114,11 +122,7 @@ def test_live_bars_are_what_history_answers_later(
         seen[int(newest.time[0])] = tuple(int(column[0]) for column in newest.arrays())
     end = START + 500 * 60
     market.close_until(end * 1_000_000)
-    built = minutes_of(
-        [(START + second) * 1_000_000 for second, _, _ in moves],
-        [price for _, price, _ in moves],
-        [size for _, _, size in moves],
-    )
+    built = minutes_of(moves)
     closed = market.closed_since(int(before.time[-1]))
     assert equal(closed, built)
     # The last that anybody saw of a minute is what it remained.
@@ -162,6 +166,49 @@ def test_a_window_across_stored_and_live_minutes_has_no_seam(
     found = market.bars(parse_resolution(str(minutes)), window, now_us)
     assert equal(found.bars, expected.bars)
     assert found.next_time == expected.next_time
+
+
+def test_minutes_beside_the_stored_ones_are_few_however_long_it_runs() -> None:
+    market = a_live_market(session="24x7")
+    stored = market.series.bars
+    for minute in range(3 * SETTLED_MINUTES_MAX):
+        at_us = (START + minute * 60) * 1_000_000
+        market.apply(Tick("SIM:A", at_us, 10_000, 1, 9_999, 10_001))
+        if market.is_long:
+            bars = Columns.concat([stored, market.closed_since(int(stored.time[-1]))])
+            stored = bars
+            market.absorb(dataclasses.replace(market.series, bars=bars))
+        if minute % 100 == 0:
+            # What each tick aggregates anew: two days at most.
+            assert len(market._recent()) <= 2 * SETTLED_MINUTES_MAX + 1
+    assert len(stored) >= 500 + 2 * SETTLED_MINUTES_MAX
+    # Where nothing new is stored it is asked for again a day later, not at once.
+    market.absorb(market.series)
+    assert not market.is_long
+
+
+def test_a_final_minute_told_again_replaces_what_was_known() -> None:
+    market = a_live_market()
+    minutes = [START, START + 60, START + 120]
+    for time in (minutes[2], minutes[0], minutes[1]):
+        market.take_closed((time, 1, 1, 1, 1, 1))
+    market.take_closed((minutes[1], 2, 2, 2, 2, 2))
+    closed = market.closed_since(START - 60)
+    assert closed.time.tolist() == minutes
+    assert closed.close.tolist() == [1, 2, 1]
+    assert market.closed_since(minutes[1]).time.tolist() == minutes[2:]
+
+
+def test_an_instrument_changed_while_a_minute_forms_keeps_the_minute() -> None:
+    market = a_live_market()
+    market.apply(Tick("SIM:A", START * 1_000_000, 10_100, 2, 10_099, 10_101))
+    changed = dataclasses.replace(market.instrument, spread_ticks=8, version=2)
+    assert market.fits(changed, market.series)
+    market.become(changed)
+    assert market.instrument == changed
+    newest = market.bars(parse_resolution("1"), Window(0, START + 1, 1), START * 1_000_000).bars
+    assert (int(newest.time[0]), int(newest.volume[0])) == (START, 2)
+    assert not market.fits(dataclasses.replace(changed, price_decimals=3), market.series)
 
 
 def test_a_quote_tells_its_age_and_the_day_so_far() -> None:

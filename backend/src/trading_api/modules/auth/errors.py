@@ -145,7 +145,7 @@ class SessionNotFoundError(NotFoundError):
 
 
 class UserDisabledError(PermissionDeniedError):
-    """The user was switched off; only told to who knows the password."""
+    """The user was switched off; only told to who proved to be that user."""
 
     code: ClassVar[ErrorCode] = AuthErrorCode.USER_DISABLED
     title: ClassVar[str] = "User disabled"

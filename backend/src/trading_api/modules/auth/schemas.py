@@ -468,6 +468,9 @@ class ApiKeyRequest(RequestModel):
     ip_allow: list[NetworkText] = Field(
         default_factory=list, max_length=32, description="networks it may come from; none for all"
     )
+    password: PasswordText | None = Field(
+        None, description="required of users who have one, unless every scope is one to read"
+    )
 
 
 class ApiKeyView(ResponseModel):

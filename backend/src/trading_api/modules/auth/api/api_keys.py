@@ -9,7 +9,7 @@ from trading_api.contracts.auth import API_KEYS_PATH, ApiKeyAnswer, ApiKeyQuesti
 from trading_api.kernel.clock import Clock
 from trading_api.modules.auth import errors
 from trading_api.modules.auth.api.cookies import caller_of
-from trading_api.modules.auth.api.parts import PRIVATE, Parts
+from trading_api.modules.auth.api.parts import PRIVATE, PROOF_ERRORS, Parts
 from trading_api.modules.auth.schemas import (
     ApiKeyMadeView,
     ApiKeyRequest,
@@ -17,13 +17,20 @@ from trading_api.modules.auth.schemas import (
     ShareTokenMadeView,
     ShareTokenRequest,
     ShareTokenView,
+    secret_text,
 )
 from trading_api.modules.auth.service import AuthServices
 from trading_api.runtime.http.access import Access, CurrentPrincipal
 from trading_api.runtime.http.routing import ModuleRouter
 
 _MANAGE = Access.scope("auth:manage")
-_MAKING_ERRORS = (errors.ApiKeyScopeError, errors.ApiKeyLimitError, errors.ApiKeyRefusedError)
+_MAKING_ERRORS = (
+    errors.ApiKeyScopeError,
+    errors.ApiKeyLimitError,
+    errors.ApiKeyRefusedError,
+    errors.UserDisabledError,
+    errors.SessionEndedError,
+)
 
 KeyId = Annotated[str, Path(alias="key_id", min_length=1, max_length=64)]
 TokenId = Annotated[str, Path(alias="token_id", min_length=1, max_length=64)]
@@ -31,7 +38,7 @@ TokenId = Annotated[str, Path(alias="token_id", min_length=1, max_length=64)]
 
 def add_api_keys(router: ModuleRouter, parts: Parts) -> None:
     """Add the routes about API keys."""
-    service, clock = parts.services.api_keys, parts.clock
+    service, cookies, clock = parts.services.api_keys, parts.cookies, parts.clock
 
     @router.post(
         "/api-keys",
@@ -39,22 +46,24 @@ def add_api_keys(router: ModuleRouter, parts: Parts) -> None:
         summary="Make an API key",
         description="The key is shown in this answer and never again. It comes in the header "
         "`X-API-Key`, over HTTP and in a WebSocket's handshake; where a header is hard to set, as "
-        "the bearer.",
+        "the bearer. A key that may do more than read takes the password once more.",
+        rate="login",
         status_code=201,
         response_model=ApiKeyMadeView,
-        errors=_MAKING_ERRORS,
+        errors=[*_MAKING_ERRORS, *PROOF_ERRORS],
         dependencies=PRIVATE,
     )
     async def create_api_key(
         request: Request, principal: CurrentPrincipal, body: ApiKeyRequest
     ) -> ApiKeyMadeView:
         text, key = await service.create_key(
-            user_id=principal.user_id,
             name=body.name,
             scopes=frozenset(body.scopes),
             expires_at=body.expires_at,
             ip_allow=tuple(body.ip_allow),
+            password=secret_text(body.password),
             caller=caller_of(request, principal),
+            device=cookies.device_of(request),
             now=clock.now(),
         )
         return ApiKeyMadeView.made(key, text)
@@ -91,7 +100,7 @@ def add_api_keys(router: ModuleRouter, parts: Parts) -> None:
 
 def add_share_tokens(router: ModuleRouter, parts: Parts) -> None:
     """Add the routes about share tokens."""
-    service, clock = parts.services.api_keys, parts.clock
+    service, cookies, clock = parts.services.api_keys, parts.cookies, parts.clock
 
     @router.post(
         "/share-tokens",
@@ -108,11 +117,11 @@ def add_share_tokens(router: ModuleRouter, parts: Parts) -> None:
         request: Request, principal: CurrentPrincipal, body: ShareTokenRequest
     ) -> ShareTokenMadeView:
         text, key = await service.create_share_token(
-            user_id=principal.user_id,
             account_id=body.account_id,
             name=body.name,
             expires_at=body.expires_at,
             caller=caller_of(request, principal),
+            device=cookies.device_of(request),
             now=clock.now(),
         )
         return ShareTokenMadeView.made(key, text)

@@ -49,6 +49,7 @@ PRIVATE = [Depends(_no_store)]
 PROOF_ERRORS = (
     errors.PasswordWrongError,
     errors.SessionNotFreshError,
+    errors.UserDisabledError,
     errors.LoginThrottledError,
     errors.PasswordPoolBusyError,
 )

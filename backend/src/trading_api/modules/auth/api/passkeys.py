@@ -68,6 +68,8 @@ def add_passkeys(router: ModuleRouter, parts: Parts) -> None:
             errors.ChallengeInvalidError,
             errors.PasskeyInvalidError,
             errors.PasskeyTakenError,
+            errors.UserDisabledError,
+            errors.SessionEndedError,
         ],
         dependencies=PRIVATE,
     )

@@ -51,6 +51,14 @@ class ApiKey:
         return self.revoked_at is None and (self.expires_at is None or self.expires_at > now)
 
 
+def needs_proof(scopes: frozenset[str]) -> bool:
+    """Tell whether who makes a key with these scopes proves again who is asking.
+
+    A key outlives the session that made it, so what acts is never made by a session alone.
+    """
+    return not all(each.endswith(":read") for each in scopes)
+
+
 def grantable_scopes(user: User) -> frozenset[str]:
     """Return the scopes that a user may give to a key."""
     return scopes_of(user.roles) - _NEVER_GRANTED

@@ -26,6 +26,8 @@ class MailKind(StrEnum):
     RECOVERY_CODE_USED = "recovery_code_used"
     PASSKEY_ADDED = "passkey_added"
     PASSKEY_REMOVED = "passkey_removed"
+    API_KEY_ADDED = "api_key_added"
+    SHARE_TOKEN_ADDED = "share_token_added"  # noqa: S105
 
 
 ASKED_FOR = frozenset({MailKind.EMAIL_VERIFY, MailKind.EMAIL_TAKEN, MailKind.PASSWORD_RESET})
@@ -107,7 +109,7 @@ _TEXTS: dict[MailKind, tuple[str, str]] = {
         "Your password was changed",
         (
             "The password of your account was changed at {at} from {address}. "
-            "Every device was signed out.\n\n"
+            "Every device was signed out.{also}\n\n"
             "If this wasn't you, reset the password at once:\n{site}\n"
         ),
     ),
@@ -144,6 +146,21 @@ _TEXTS: dict[MailKind, tuple[str, str]] = {
         "A passkey was removed from your account",
         "The passkey {name} can't sign you in any more ({at}, {address}).\n\n" + _NOT_YOU,
     ),
+    MailKind.API_KEY_ADDED: (
+        "An API key was made for your account",
+        (
+            "The API key {name} may act for you from now on: {scopes} ({at}, {address}).\n\n"
+            "If this wasn't you, revoke it and change your password now:\n{site}\n"
+        ),
+    ),
+    MailKind.SHARE_TOKEN_ADDED: (
+        "A trading account of yours is shared",
+        (
+            "Who has the share token {name} sees the trading account {account} from now on "
+            "({at}, {address}).\n\n"
+            "If this wasn't you, revoke it and change your password now:\n{site}\n"
+        ),
+    ),
 }
 
 
@@ -155,7 +172,7 @@ def compose(mail: Mail, *, site: str, token: str = "") -> Message:
         token: of the ticket that the mail carries; "" where it carries none.
     """
     subject, text = _TEXTS[mail.kind]
-    words = {"address": "unknown", "device": "unknown", **mail.data}
+    words = {"address": "unknown", "device": "unknown", "also": "", **mail.data}
     return Message(mail.id, mail.recipient, subject, text.format_map(words | _own(site, token)))
 
 

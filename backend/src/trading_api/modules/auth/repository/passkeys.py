@@ -70,6 +70,11 @@ class PasskeyRepository:
         ).first()
         return None if row is None else _passkey(row)
 
+    async def remove_passkeys(self, transaction: Transaction, user_id: str) -> int:
+        """Remove all passkeys of a user; return how many."""
+        result = await transaction.execute(passkeys.delete().where(passkeys.c.user_id == user_id))
+        return result.rowcount
+
 
 def _passkey(row: sa.Row[Any]) -> Passkey:
     return Passkey(

@@ -74,8 +74,9 @@ class ThrottleRepository:
         )
 
     async def clear(self, transaction: Transaction, key: str) -> None:
-        """Forget what a key owes."""
-        await transaction.execute(throttles.delete().where(throttles.c.key == key))
+        """Forget what a key owes, and what the keys of single devices below it owe."""
+        below = sa.and_(throttles.c.key > f"{key}:", throttles.c.key < f"{key};")
+        await transaction.execute(throttles.delete().where(sa.or_(throttles.c.key == key, below)))
 
     async def remove_paid(self, transaction: Transaction, *, now: datetime) -> None:
         """Remove keys that owe nothing and whose failures are long ago."""

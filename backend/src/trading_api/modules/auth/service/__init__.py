@@ -47,7 +47,7 @@ class AuthServices:
         self.sessions = SessionService(desk)
         self.administration = AdministrationService(desk)
         self.users = UserService(desk)
-        self.api_keys = ApiKeyService(desk)
+        self.api_keys = ApiKeyService(desk, credentials)
         self.external = ExternalService(desk, providers)
         self.tokens = TokenService(desk)
         self.mail = MailService(desk, mailer)

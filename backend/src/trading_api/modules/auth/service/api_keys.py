@@ -6,22 +6,28 @@ from datetime import datetime, timedelta
 from trading_api.contracts.auth import ApiKeyAnswer, ApiKeyQuestion
 from trading_api.kernel.credentials import new_credential
 from trading_api.kernel.errors import FieldError
+from trading_api.modules.auth.domain import Device
 from trading_api.modules.auth.domain.api_keys import (
     KEYS_MAX,
     SHARED_SCOPE,
     ApiKey,
     ApiKeyKind,
     grantable_scopes,
+    needs_proof,
 )
 from trading_api.modules.auth.domain.audit import Caller
+from trading_api.modules.auth.domain.mail import MailKind
 from trading_api.modules.auth.domain.users import User, scopes_of
 from trading_api.modules.auth.errors import (
     ApiKeyLimitError,
     ApiKeyNotFoundError,
     ApiKeyRefusedError,
     ApiKeyScopeError,
+    PasswordWrongError,
 )
-from trading_api.modules.auth.service.desk import Desk, found
+from trading_api.modules.auth.service.credentials import Credentials
+from trading_api.modules.auth.service.desk import Desk
+from trading_api.runtime.database import Transaction
 
 _USE_NOTED = timedelta(minutes=1)
 
@@ -29,68 +35,85 @@ _USE_NOTED = timedelta(minutes=1)
 class ApiKeyService:
     """Makes, lists, revokes and resolves keys."""
 
-    def __init__(self, desk: Desk) -> None:
+    def __init__(self, desk: Desk, credentials: Credentials) -> None:
         self._desk = desk
+        self._credentials = credentials
 
     async def create_key(
         self,
         *,
-        user_id: str,
         name: str,
         scopes: frozenset[str],
         expires_at: datetime | None,
         ip_allow: tuple[str, ...],
+        password: str | None,
         caller: Caller,
+        device: Device,
         now: datetime,
     ) -> tuple[str, ApiKey]:
         """Make an API key; return its text, which is shown this once, and the key.
 
+        The owner is told by mail.
+
+        Args:
+            password: the owner's once more, where the key may do more than read.
+
         Raises:
+            PasswordWrongError, SessionNotFreshError, LoginThrottledError: see ``prove``.
+            UserDisabledError, SessionEndedError: see ``lock_acting``.
             ApiKeyScopeError: the user may not give one of the scopes, or gives none.
             ApiKeyLimitError: the user has as many as anybody may have.
             ApiKeyRefusedError: it would have expired already.
         """
+        proven = None
+        if needs_proof(scopes):
+            proven = await self._credentials.prove(
+                caller=caller, password=password, device=device, now=now
+            )
         return await self._create(
             "live",
-            user_id=user_id,
+            proven=proven,
             name=name,
             scopes=scopes,
             account_id=None,
             expires_at=expires_at,
             ip_allow=ip_allow,
             caller=caller,
+            device=device,
             now=now,
         )
 
     async def create_share_token(
         self,
         *,
-        user_id: str,
         account_id: str,
         name: str,
         expires_at: datetime | None,
         caller: Caller,
+        device: Device,
         now: datetime,
     ) -> tuple[str, ApiKey]:
         """Make a token that shows one trading account; return its text, shown this once, and it.
 
         Whether the account is the user's, the broker says at each use: a token for somebody else's
-        shows nothing.
+        shows nothing. The owner is told by mail.
 
         Raises:
+            UserDisabledError, SessionEndedError: see ``lock_acting``.
             ApiKeyScopeError: the user may not read accounts.
             ApiKeyLimitError: the user has as many as anybody may have.
             ApiKeyRefusedError: it would have expired already.
         """
         return await self._create(
             "share",
-            user_id=user_id,
+            proven=None,
             name=name,
             scopes=frozenset({SHARED_SCOPE}),
             account_id=account_id,
             expires_at=expires_at,
             ip_allow=(),
             caller=caller,
+            device=device,
             now=now,
         )
 
@@ -153,13 +176,14 @@ class ApiKeyService:
         self,
         kind: ApiKeyKind,
         *,
-        user_id: str,
+        proven: User | None,
         name: str,
         scopes: frozenset[str],
         account_id: str | None,
         expires_at: datetime | None,
         ip_allow: tuple[str, ...],
         caller: Caller,
+        device: Device,
         now: datetime,
     ) -> tuple[str, ApiKey]:
         if expires_at is not None and expires_at <= now:
@@ -169,7 +193,9 @@ class ApiKeyService:
             )
         async with self._desk.database.transaction() as transaction:
             # The lock makes the count true.
-            user = found(await self._desk.repository.users.lock_user(transaction, user_id))
+            user = await self._desk.lock_acting(transaction, caller, now)
+            if proven is not None and proven.password_hash != user.password_hash:
+                raise PasswordWrongError("the password was changed meanwhile")
             excess = scopes - grantable_scopes(user)
             if excess or not scopes:
                 message = (
@@ -179,7 +205,7 @@ class ApiKeyService:
                     message, errors=[FieldError("scopes", "beyond_the_owner", message)]
                 )
             live = await self._desk.repository.api_keys.list_live_keys(
-                transaction, user_id, kinds=("live", "share"), now=now
+                transaction, user.id, kinds=("live", "share"), now=now
             )
             if len(live) >= KEYS_MAX:
                 raise ApiKeyLimitError(f"revoke one first: there may be {KEYS_MAX}", limit=KEYS_MAX)
@@ -188,7 +214,7 @@ class ApiKeyService:
                 key = ApiKey(
                     id=credential.id,
                     kind=kind,
-                    user_id=user_id,
+                    user_id=user.id,
                     name=name,
                     secret_hash=credential.secret_hash,
                     scopes=scopes,
@@ -202,6 +228,7 @@ class ApiKeyService:
                 )
                 if await self._desk.repository.api_keys.add_key(transaction, key):
                     break
+            await self._tell(transaction, user, key, device, now)
             await self._desk.audit(
                 transaction,
                 "api_key_create",
@@ -212,6 +239,17 @@ class ApiKeyService:
                 after=key,
             )
         return text, key
+
+    async def _tell(
+        self, transaction: Transaction, owner: User, key: ApiKey, device: Device, now: datetime
+    ) -> None:
+        if key.account_id is None:
+            kind, about = MailKind.API_KEY_ADDED, {"scopes": ", ".join(sorted(key.scopes))}
+        else:
+            kind, about = MailKind.SHARE_TOKEN_ADDED, {"account": key.account_id}
+        await self._desk.mail(
+            transaction, kind, owner, now=now, device=device, name=key.name, **about
+        )
 
 
 def _answer(key: ApiKey, user: User) -> ApiKeyAnswer:

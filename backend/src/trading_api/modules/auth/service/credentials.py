@@ -16,6 +16,7 @@ from trading_api.modules.auth.errors import (
     LoginThrottledError,
     PasswordWrongError,
     SessionNotFreshError,
+    UserDisabledError,
 )
 from trading_api.modules.auth.ports import Verification
 from trading_api.modules.auth.service.desk import Desk, found
@@ -91,13 +92,16 @@ class Credentials:
             The user as of before; the caller's transaction compares the password hash.
 
         Raises:
-            PasswordWrongError: not the user's password.
+            PasswordWrongError: not the user's password, or none was given.
+            UserDisabledError: the user was switched off.
             SessionNotFreshError: the user has none, and signed in too long ago.
             LoginThrottledError: too many wrong ones before.
         """
         assert caller.user_id is not None
         async with self._desk.database.transaction() as transaction:
             user = found(await self._desk.repository.users.find_user(transaction, caller.user_id))
+            if not user.is_active:
+                raise UserDisabledError("this user was disabled; ask an operator")
             if user.password_hash is None:
                 sessions = await self._desk.repository.sessions.list_live_sessions(
                     transaction, user.id, now=now
@@ -108,8 +112,10 @@ class Credentials:
                 ):
                     return user
                 raise SessionNotFreshError("sign in again; this needs a sign-in of just now")
+            if password is None:
+                raise PasswordWrongError("this needs your password once more")
             tolls = await self.charge(transaction, user, user.email.folded, device, now)
-        verification = await self.verify(password or "", user)
+        verification = await self.verify(password, user)
         if not verification.is_correct:
             raise PasswordWrongError("that isn't your password")
         async with self._desk.database.transaction() as transaction:

@@ -34,7 +34,11 @@ from trading_api.modules.auth.domain.tickets import (
     Ticket,
     write_ticket,
 )
-from trading_api.modules.auth.errors import UserNotFoundError
+from trading_api.modules.auth.errors import (
+    SessionEndedError,
+    UserDisabledError,
+    UserNotFoundError,
+)
 from trading_api.modules.auth.ports import (
     PasswordHasher,
     RevocationAnnouncer,
@@ -303,6 +307,30 @@ class Desk:
         allowed = grantable_scopes(user) if user.is_active else frozenset()
         excessive = [each.id for each in live if not each.scopes <= allowed]
         return await self.revoke_keys(transaction, user.id, excessive, reason=reason, now=now)
+
+    async def free_account(self, transaction: Transaction, user: User) -> None:
+        """Forget every failed password for an account, from strange devices and known ones."""
+        key = self.policy.throttle.account_key(user.email.folded)
+        await self.repository.throttles.clear(transaction, key)
+
+    async def lock_acting(self, transaction: Transaction, caller: Caller, now: datetime) -> User:
+        """Return the user who asks, whose row nobody else changes before the commit.
+
+        For what outlives a session: an access token is good for seconds after its session ended,
+        but makes nothing lasting any more.
+
+        Raises:
+            UserDisabledError: the user was switched off.
+            SessionEndedError: the caller's session was ended.
+        """
+        assert caller.user_id is not None
+        user = found(await self.repository.users.lock_user(transaction, caller.user_id))
+        if not user.is_active:
+            raise UserDisabledError("this user was disabled; ask an operator")
+        live = await self.repository.sessions.list_live_sessions(transaction, user.id, now=now)
+        if caller.session_id is not None and caller.session_id not in {each.id for each in live}:
+            raise SessionEndedError("this session was ended; log in again")
+        return user
 
     async def lock_by_email(self, transaction: Transaction, email: str) -> User:
         """Return a user by address whose row nobody else changes before the commit.

@@ -78,6 +78,7 @@ class PasskeyService:
             ChallengeInvalidError: not made from an offer to this user, or too late.
             PasskeyInvalidError: it breaks a rule of WebAuthn.
             PasskeyTakenError: it is registered already, or there are too many.
+            UserDisabledError, SessionEndedError: see ``lock_acting``.
         """
         challenge, repository = self._checker.challenge_of(credential), self._desk.repository
         if not is_ticket(challenge):
@@ -89,7 +90,7 @@ class PasskeyService:
             )
             if ticket is None or ticket.user_id is None or ticket.user_id != caller.user_id:
                 raise ChallengeInvalidError(_CHALLENGE)
-            user = found(await repository.users.lock_user(transaction, ticket.user_id))
+            user = await self._desk.lock_acting(transaction, caller, now)
             _ensure_room(len(await repository.passkeys.list_passkeys(transaction, user.id)))
             passkey = Passkey(
                 id=self._desk.ids.new("psk"),
@@ -221,8 +222,7 @@ class PasskeyService:
         await repository.passkeys.record_use(
             transaction, passkey.id, sign_count=use.sign_count, now=now
         )
-        throttle = self._desk.policy.throttle
-        await repository.throttles.clear(transaction, throttle.account_key(user.email.folded))
+        await self._desk.free_account(transaction, user)
         return await self._desk.open_session(
             transaction, user, device, method=f"passkey {passkey.id}", now=now
         )

@@ -70,9 +70,10 @@ class PasswordService:
             await self._desk.mail(transaction, MailKind.PASSWORD_RESET, email, now=now)
 
     async def reset(self, *, token: str, new: str, device: Device, now: datetime) -> None:
-        """Set a new password with the token of the mail; every session ends.
+        """Set a new password with the token of the mail; sessions, API keys and share tokens end.
 
-        A second factor stays on: who can read the mails alone doesn't get in.
+        A second factor stays on: who can read the mails alone doesn't get in. Where nobody had
+        confirmed the address before, passkeys go too: somebody else may have registered with it.
 
         Raises:
             MailTokenInvalidError: unknown, used or expired.
@@ -110,13 +111,32 @@ class PasswordService:
                 replace(user, email_verified_at=user.email_verified_at or now),
                 now=now,
             )
-            changed = await self._set(transaction, active, password_hash, is_short, device, now)
+            live = await repository.api_keys.list_live_keys(
+                transaction, user.id, kinds=("live", "share"), now=now
+            )
+            keys = await self._desk.revoke_keys(
+                transaction, user.id, [each.id for each in live], reason="password_reset", now=now
+            )
+            ended = [f"{len(keys)} API keys and share tokens"]
+            if user.email_verified_at is None:
+                count = await repository.passkeys.remove_passkeys(transaction, user.id)
+                ended.append(f"{count} passkeys")
+            changed = await self._set(
+                transaction,
+                active,
+                password_hash,
+                is_short,
+                device,
+                now,
+                also=f" So ended: {', '.join(ended)}.",
+            )
             await self._desk.audit(
                 transaction,
                 "password_reset",
                 caller=Caller(device.address, user.id),
                 now=now,
                 about=f"user:{user.id}",
+                detail=f"ended: {', '.join(ended)}",
                 before=user,
                 after=changed,
             )
@@ -170,8 +190,14 @@ class PasswordService:
         is_short: bool,
         device: Device,
         now: datetime,
+        *,
+        also: str = "",
     ) -> User:
-        """Store a password hash, end every session, void what mails still carry, and tell."""
+        """Store a password hash, end every session, void tickets, free the account, and tell.
+
+        Args:
+            also: what the mail tells besides.
+        """
         if is_short:
             factor = await self._desk.repository.second_factors.find_second_factor(
                 transaction, user.id
@@ -182,12 +208,15 @@ class PasswordService:
             transaction, user.id, password_hash=password_hash, has_short_password=is_short
         )
         await self._desk.repository.tickets.void_tickets(
-            transaction, user.id, Purpose.PASSWORD_RESET, Purpose.SECOND_FACTOR
+            transaction,
+            user.id,
+            Purpose.PASSWORD_RESET,
+            Purpose.SECOND_FACTOR,
+            Purpose.PASSKEY_REGISTER,
         )
-        throttle = self._desk.policy.throttle
-        await self._desk.repository.throttles.clear(
-            transaction, throttle.account_key(user.email.folded)
-        )
+        await self._desk.free_account(transaction, user)
         await self._desk.end_sessions(transaction, user.id, None, "password_changed", now=now)
-        await self._desk.mail(transaction, MailKind.PASSWORD_CHANGED, user, now=now, device=device)
+        await self._desk.mail(
+            transaction, MailKind.PASSWORD_CHANGED, user, now=now, device=device, also=also
+        )
         return replace(user, password_hash=password_hash, has_short_password=is_short)

@@ -11,17 +11,29 @@ from trading_api.kernel.clock import to_us
 from trading_api.kernel.credentials import Credential, parse_credential
 from trading_api.modules.auth.domain import Role, User
 from trading_api.modules.auth.domain.api_keys import KEYS_MAX, ApiKey
+from trading_api.modules.auth.domain.audit import Caller
 from trading_api.modules.auth.errors import (
     ApiKeyLimitError,
     ApiKeyNotFoundError,
     ApiKeyRefusedError,
     ApiKeyScopeError,
+    PasswordWrongError,
+    SessionEndedError,
+    UserDisabledError,
 )
 from trading_api.modules.auth.repository.checks import check_auth
 from trading_api.modules.auth.repository.key_checks import check_keys
-from trading_api.modules.auth.service import AuthServices
+from trading_api.modules.auth.service import AuthServices, SignIn
 from trading_api.modules.auth.tables import api_keys, users
-from trading_api.modules.auth.tests.builders import PASSWORD, Announcements, a_caller, an_email
+from trading_api.modules.auth.tests.builders import (
+    PASSWORD,
+    Announcements,
+    Mails,
+    PlainHasher,
+    a_caller,
+    a_device,
+    an_email,
+)
 from trading_api.runtime.database import Database
 from trading_api.testkit.clocks import FixedClock
 
@@ -42,11 +54,16 @@ async def make(
     scopes: frozenset[str] = READ,
     **changes: object,
 ) -> tuple[str, ApiKey]:
-    options: dict[str, object] = {"name": "bot", "expires_at": None, "ip_allow": ()}
+    options: dict[str, object] = {
+        "name": "bot",
+        "expires_at": None,
+        "ip_allow": (),
+        "password": PASSWORD,
+        "caller": Caller("192.0.2.1", user.id),
+    }
     return await service.api_keys.create_key(
-        user_id=user.id,
         scopes=scopes,
-        caller=a_caller(),
+        device=a_device(),
         now=clock.now(),
         **{**options, **changes},  # type: ignore[arg-type]
     )
@@ -168,17 +185,78 @@ async def test_set_roles_then_keys_that_may_more_than_their_owner_are_revoked(
         await resolve(service, clock, trading)
 
 
-async def test_share_token_then_it_reads_one_account_and_has_no_role(
+@pytest.mark.parametrize("scope", ["broker:trade", "wallet:withdraw", "auth:manage"])
+async def test_create_when_it_may_act_then_the_password_is_wanted(
+    service: AuthServices, clock: FixedClock, user: User, hasher: PlainHasher, scope: str
+) -> None:
+    scopes = READ | {scope}
+    for password in (None, "something else"):
+        with pytest.raises(PasswordWrongError):
+            await make(service, clock, user, scopes, password=password)
+
+    async def change_password() -> None:
+        hasher.meanwhile = None
+        await service.passwords.set_by_operator(
+            email="ann@example.com", new="another battery staple", now=clock.now()
+        )
+
+    hasher.meanwhile = change_password
+    with pytest.raises(PasswordWrongError):
+        await make(service, clock, user, scopes)
+    assert await service.api_keys.list_keys(user_id=user.id, kind="live", now=clock.now()) == []
+
+
+async def test_create_then_the_owner_is_told_by_mail(
+    service: AuthServices, clock: FixedClock, user: User, mails: Mails
+) -> None:
+    await make(service, clock, user, password=None)
+    await make(service, clock, user, READ | {"broker:trade"}, name="trader")
+    await share(service, clock, user)
+    await service.mail.deliver_due(now=clock.now())
+    texts = sorted(each.text for each in mails.sent)
+    assert "API key bot may act for you from now on: broker:read (" in texts[0]
+    assert "API key trader may act for you from now on: broker:read, broker:trade (" in texts[1]
+    assert "share token investor sees the trading account acc_1" in texts[2]
+
+
+async def test_create_when_switched_off_or_signed_out_then_refused(
     service: AuthServices, clock: FixedClock, user: User
 ) -> None:
-    text, token = await service.api_keys.create_share_token(
-        user_id=user.id,
+    """An access token is good for seconds after its session ended; a key would be for ever."""
+    found = await service.sign_in.log_in(
+        email="ann@example.com", password=PASSWORD, device=a_device(), now=clock.now()
+    )
+    assert isinstance(found, SignIn)
+    caller = Caller("192.0.2.1", user.id, found.session.id)
+    await make(service, clock, user, caller=caller)
+    await service.sessions.end_session(
+        user_id=user.id, session_id=found.session.id, caller=caller, now=clock.now()
+    )
+    with pytest.raises(SessionEndedError):
+        await make(service, clock, user, caller=caller)
+    await service.users.set_user_active(email="ann@example.com", is_active=False, now=clock.now())
+    for scopes in (READ, READ | {"broker:trade"}):
+        with pytest.raises(UserDisabledError):
+            await make(service, clock, user, scopes)
+    with pytest.raises(UserDisabledError):
+        await share(service, clock, user)
+
+
+async def share(service: AuthServices, clock: FixedClock, user: User) -> tuple[str, ApiKey]:
+    return await service.api_keys.create_share_token(
         account_id="acc_1",
         name="investor",
         expires_at=None,
-        caller=a_caller(),
+        caller=Caller("192.0.2.1", user.id),
+        device=a_device(),
         now=clock.now(),
     )
+
+
+async def test_share_token_then_it_reads_one_account_and_has_no_role(
+    service: AuthServices, clock: FixedClock, user: User
+) -> None:
+    text, token = await share(service, clock, user)
     assert text.startswith("tp_share_")
     assert await resolve(service, clock, text) == ApiKeyAnswer(
         key_id=token.id,

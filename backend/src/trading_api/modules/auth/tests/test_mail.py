@@ -233,6 +233,20 @@ async def test_reset_then_old_password_and_all_sessions_are_dead_and_the_owner_i
 ) -> None:
     await sign_up(service, clock, mails)
     first = await log_in(service, clock)
+    caller = Caller("192.0.2.1", first.user.id, first.session.id)
+    options: dict[str, Any] = {"caller": caller, "device": a_device(), "now": clock.now()}
+    _, key = await service.api_keys.create_key(
+        name="bot",
+        scopes=frozenset({"broker:trade"}),
+        expires_at=None,
+        ip_allow=(),
+        password=PASSWORD,
+        **options,
+    )
+    _, shared = await service.api_keys.create_share_token(
+        account_id="acc_1", name="guest", expires_at=None, **options
+    )
+    await deliver(service, clock)
     await forget(service, clock)
     await deliver(service, clock)
     token = mails.token()
@@ -240,7 +254,7 @@ async def test_reset_then_old_password_and_all_sessions_are_dead_and_the_owner_i
     with pytest.raises(PasswordRefusedError):
         await reset(service, clock, token, "short")
     await reset(service, clock, token)
-    assert announcements.ended == [first.session.id]
+    assert sorted(announcements.ended) == sorted([first.session.id, key.id, shared.id])
     with pytest.raises(SessionEndedError):
         await service.sessions.refresh(
             refresh_token=first.refresh_token, device=a_device(), now=clock.now()
@@ -253,6 +267,11 @@ async def test_reset_then_old_password_and_all_sessions_are_dead_and_the_owner_i
             await reset(service, clock, each, "yet another battery")
     await deliver(service, clock)
     assert mails.sent[-1].subject == "Your password was changed"
+    assert "signed out. So ended: 2 API keys and share tokens.\n" in mails.sent[-1].text
+    [entry] = [
+        each for each in await rows_of(database, audit_entries) if each.action == "password_reset"
+    ]
+    assert entry.detail == "ended: 2 API keys and share tokens"
 
 
 async def test_reset_when_raced_or_late_then_one_at_most(
@@ -366,7 +385,7 @@ async def test_wait_when_a_mail_is_queued_then_returns_at_once(
 def test_compose_then_every_mail_has_subject_text_and_link(
     kind: MailKind, clock: FixedClock
 ) -> None:
-    data = {"at": "now", "left": "3", "name": "{site} my key"}
+    data = {"at": "now", "left": "3", "name": "{site} my key", "scopes": "x:y", "account": "acc_1"}
     mail = Mail("mail_1", kind, "ann@example.com", data, clock.now())
     message = compose(mail, site="https://trading.test", token="tk_x")
     assert "https://trading.test/" in message.text

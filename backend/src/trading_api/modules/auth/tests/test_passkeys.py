@@ -15,12 +15,13 @@ from trading_api.modules.auth.errors import (
     PasskeyNotFoundError,
     PasskeyTakenError,
     PasswordWrongError,
+    SessionEndedError,
     UserDisabledError,
 )
 from trading_api.modules.auth.service import AuthServices, SignIn
-from trading_api.modules.auth.tables import audit_entries
+from trading_api.modules.auth.tables import audit_entries, users
 from trading_api.modules.auth.tests.authenticators import PRESENT, Authenticator
-from trading_api.modules.auth.tests.builders import PASSWORD, a_device, an_email
+from trading_api.modules.auth.tests.builders import PASSWORD, Mails, a_device, an_email
 from trading_api.runtime.database import Database
 from trading_api.testkit.clocks import FixedClock
 
@@ -50,10 +51,17 @@ async def offer(service: AuthServices, clock: FixedClock, caller: Caller) -> Any
 async def register(
     service: AuthServices, clock: FixedClock, caller: Caller, authenticator: Authenticator
 ) -> Passkey:
+    offered = await offer(service, clock, caller)
+    return await add(service, clock, caller, authenticator.create(offered))
+
+
+async def add(
+    service: AuthServices, clock: FixedClock, caller: Caller, credential: dict[str, Any]
+) -> Passkey:
     return await service.passkeys.register(
         caller=caller,
         name="my phone",
-        credential=authenticator.create(await offer(service, clock, caller)),
+        credential=credential,
         device=a_device(),
         now=clock.now(),
     )
@@ -215,9 +223,48 @@ async def test_sign_in_when_user_is_disabled_then_refused(
 ) -> None:
     phone = Authenticator()
     await register(service, clock, ann, phone)
+    offered = await offer(service, clock, ann)
     await service.users.set_user_active(email="ann@example.com", is_active=False, now=clock.now())
     with pytest.raises(UserDisabledError):
         await sign_in(service, clock, phone.get(dict(await service.passkeys.ask(now=clock.now()))))
+    with pytest.raises(UserDisabledError):
+        await offer(service, clock, ann)
+    with pytest.raises(UserDisabledError):
+        await add(service, clock, ann, Authenticator().create(offered))
+    await service.users.set_user_active(email="ann@example.com", is_active=True, now=clock.now())
+    with pytest.raises(SessionEndedError):
+        await add(service, clock, ann, Authenticator().create(offered))
+
+
+@pytest.mark.parametrize("is_confirmed", [True, False])
+async def test_reset_when_it_confirms_the_address_then_passkeys_go(
+    service: AuthServices,
+    clock: FixedClock,
+    ann: Caller,
+    mails: Mails,
+    database: Database,
+    is_confirmed: bool,
+) -> None:
+    """Who registered with a stranger's address keeps no way in once the owner comes."""
+    if is_confirmed:
+        async with database.transaction() as transaction:
+            await transaction.execute(users.update().values(email_verified_at_us=1))
+    phone = Authenticator()
+    await register(service, clock, ann, phone)
+    offered = await offer(service, clock, ann)
+    await service.passwords.ask_for_reset(email=an_email(), now=clock.now())
+    await service.mail.deliver_due(now=clock.now())
+    await service.passwords.reset(
+        token=mails.token(), new="another battery staple", device=a_device(), now=clock.now()
+    )
+    answer = phone.get(dict(await service.passkeys.ask(now=clock.now())))
+    if is_confirmed:
+        assert (await sign_in(service, clock, answer)).user.id == ann.user_id
+    else:
+        with pytest.raises(PasskeyInvalidError):
+            await sign_in(service, clock, answer)
+    with pytest.raises(ChallengeInvalidError):
+        await add(service, clock, ann, Authenticator().create(offered))
 
 
 @pytest.mark.parametrize(

@@ -77,11 +77,16 @@ async def test_closed_account_when_password_is_set_anew_then_open_again(
     service: AuthServices, clock: FixedClock
 ) -> None:
     for _ in range(FAILURES_MAX):
+        await guess(service, clock, HOME)
+    for _ in range(10):
         await guess(service, clock)
-    await service.passwords.set_by_operator(
-        email="ann@example.com", new="another battery staple", now=clock.now()
-    )
-    await log_in(service, clock, a_device("new phone"), "another battery staple")
+    new = "another battery staple"
+    for device in (HOME, a_device("new phone")):
+        with pytest.raises(LoginThrottledError):
+            await log_in(service, clock, device, PASSWORD)
+    await service.passwords.set_by_operator(email="ann@example.com", new=new, now=clock.now())
+    for device in (HOME, a_device("new phone")):
+        await log_in(service, clock, device, new)
 
 
 async def test_failures_when_paid_off_and_cleaned_then_still_counted(

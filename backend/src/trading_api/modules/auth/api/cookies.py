@@ -1,6 +1,7 @@
 """Cookies of a sign-in, and what a request tells about its device."""
 
 import secrets
+from typing import Literal
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -54,15 +55,7 @@ class Cookies:
 
         Lax, since the provider's page sends the browser back to us.
         """
-        response.set_cookie(
-            self.journey_name,
-            binding,
-            max_age=seconds,
-            path="/",
-            secure=self._is_secure,
-            httponly=True,
-            samesite="lax",
-        )
+        self._set(response, self.journey_name, binding, seconds, "/", same_site="lax")
 
     def clear_journey(self, response: Response) -> None:
         """Forget the journey."""
@@ -95,7 +88,15 @@ class Cookies:
             cookie = (self._get(request, self.device_name) or "")[:_DEVICE_LENGTH_MAX]
             if not cookie and response is not None:
                 cookie = secrets.token_urlsafe(16)
-                self._set(response, self.device_name, cookie, _DEVICE_SECONDS, REFRESH_PATH)
+                # Lax, so that it comes along when a provider's page sends the browser back.
+                self._set(
+                    response,
+                    self.device_name,
+                    cookie,
+                    _DEVICE_SECONDS,
+                    REFRESH_PATH,
+                    same_site="lax",
+                )
         return Device.of(
             address=address_of(request),
             user_agent=request.headers.get("user-agent", ""),
@@ -117,7 +118,16 @@ class Cookies:
             raise CarriersDisagreeError(f"the cookie {name} was sent twice")
         return values[0] if values and values[0] else None
 
-    def _set(self, response: Response, name: str, value: str, seconds: int, path: str) -> None:
+    def _set(
+        self,
+        response: Response,
+        name: str,
+        value: str,
+        seconds: int,
+        path: str,
+        *,
+        same_site: Literal["strict", "lax"] = "strict",
+    ) -> None:
         response.set_cookie(
             name,
             value,
@@ -125,7 +135,7 @@ class Cookies:
             path=path,
             secure=self._is_secure,
             httponly=True,
-            samesite="strict",
+            samesite=same_site,
         )
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 import time
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from tests.auth.test_revocation import IN_FORCE_SECONDS, LOGIN, process
 
 from trading_api.app import ProcessApp
+from trading_api.kernel.credentials import new_credential
 from trading_api.kernel.errors import (
     CarriersDisagreeError,
     MalformedRequestError,
@@ -109,9 +111,17 @@ async def test_authenticate_when_auth_is_away_then_what_it_said_last_stands_for_
         key = (await found.make(token))["key"]
         other = (await found.make(token))["key"]
         assert not await found.is_refused(key)
-        found.other.peers.add_local(("auth",), _away)
+        asked = 0
+
+        async def away(scope: Any, receive: Any, send: Any) -> None:
+            nonlocal asked
+            asked += 1
+            raise httpx.ConnectError("away")
+
+        found.other.peers.add_local(("auth",), away)
         await found.other.peers.close()
         monkeypatch.setattr(api_keys, "FRESH_SECONDS", 0.0)
+        monkeypatch.setattr(api_keys, "RETRY_SECONDS", 600.0)
         identity = found.other.identity
         for method in ("GET", "POST"):
             principal = await identity.authenticate(scope_of(method, x_api_key=key))
@@ -125,10 +135,15 @@ async def test_authenticate_when_auth_is_away_then_what_it_said_last_stands_for_
             await identity.authenticate(scope_of("GET", x_api_key=key))
         with pytest.raises(UnavailableError):
             await identity.authenticate(scope_of("GET", x_api_key=other))
-
-
-async def _away(scope: Any, receive: Any, send: Any) -> None:
-    raise httpx.ConnectError("away")
+        assert asked == 1, "nobody waits for a failure that was met just now"
+        # Keys that are used stay known, however many others come.
+        monkeypatch.setattr(api_keys, "READ_SECONDS", 600.0)
+        monkeypatch.setattr(api_keys, "CACHE_SIZE_MAX", 2)
+        for _ in range(4):
+            assert await identity.authenticate(scope_of(x_api_key=key)) is not None
+            stranger = new_credential("live", os.urandom)[0]
+            with pytest.raises(UnavailableError):
+                await identity.authenticate(scope_of(x_api_key=stranger))
 
 
 async def test_authenticate_when_from_another_network_then_refused(

@@ -422,10 +422,13 @@ async def test_keys_when_many_wait_then_one_question_answers_all(
 async def test_keys_when_auth_is_away_then_unavailable_and_good_ones_stay_good(
     settings: PlatformSettings, clock: FixedClock, forge: Forge
 ) -> None:
-    is_there = False
+    is_there, asked = False, 0
 
     async def fetch() -> Mapping[str, Any]:
+        nonlocal asked
         if not is_there:
+            asked += 1
+            clock.advance(2)  # it hangs
             raise UnavailableError("away")
         return {"keys": [forge.key.as_dict(private=False)]}
 
@@ -434,6 +437,7 @@ async def test_keys_when_auth_is_away_then_unavailable_and_good_ones_stay_good(
     for _ in range(3):
         with pytest.raises(UnavailableError):
             await identity.verify(forge.token())
+    assert asked == 1, "who waited for the failure doesn't wait for another one"
     is_there = True
     clock.advance(1)
     await identity.verify(forge.token(jti="a"))
@@ -695,7 +699,7 @@ async def test_cookie_when_secure_then_plain_name_and_plain_origin_count_for_not
         )
 
 
-async def test_cache_when_full_then_oldest_go_and_still_verify(
+async def test_cache_when_full_then_what_is_used_stays_and_the_rest_still_verifies(
     identity: Identity, forge: Forge, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("trading_api.runtime.identity.CACHE_SIZE_MAX", 2)
@@ -703,5 +707,9 @@ async def test_cache_when_full_then_oldest_go_and_still_verify(
     for token in tokens:
         await identity.verify(token)
     assert len(identity._cache) == 2
+    used = tokens[2].encode()
+    assert identity.find_verified({b"authorization": b"Bearer " + used}) is not None
+    await identity.verify(forge.token(jti="another"))
+    assert identity.find_verified({b"authorization": b"Bearer " + used}) is not None
     for token in tokens:
         assert (await identity.verify(token)).user_id == "usr_ann"

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import Any
 
+import structlog
 from pydantic import ValidationError
 
 from trading_api.contracts.auth import API_KEYS_PATH, ApiKeyAnswer, ApiKeyQuestion
@@ -26,12 +27,17 @@ from trading_api.kernel.errors import (
 from trading_api.runtime.identity import Principal
 from trading_api.runtime.peers import PeerClient
 
+log = structlog.get_logger("identity")
+
 FRESH_SECONDS = 5.0
 READ_SECONDS = 300.0
 """How long a key may read on while auth is away."""
 
 ACT_SECONDS = 60.0
 """How long it may change something, or open a socket."""
+
+RETRY_SECONDS = 1.0
+"""How long auth isn't asked after it failed; else requests would wait for each failure in turn."""
 
 CACHE_SIZE_MAX = 10_000
 
@@ -61,6 +67,7 @@ class ApiKeys:
         self._auth = auth
         self._clock = clock
         self._known: OrderedDict[tuple[str, str], _Known] = OrderedDict()
+        self._retry_at: float | None = None
 
     async def resolve(self, text: str, scope: Mapping[str, Any]) -> Principal:
         """Return whom a key stands for.
@@ -76,13 +83,12 @@ class ApiKeys:
         credential = parse_credential(text)
         if credential is None:
             raise TokenInvalidError(_REFUSED)
-        known = self._known.setdefault((credential.id, credential.secret_hash), _Known())
-        if len(self._known) > CACHE_SIZE_MAX:
-            self._known.popitem(last=False)
-        if not self._is_fresh(known):
+        known = self._known_of(credential)
+        if self._is_wanted(known):
             async with known.turn:
-                if not self._is_fresh(known):
-                    await self._ask(credential, known, is_reading=_is_reading(scope))
+                if self._is_wanted(known):
+                    await self._ask(credential, known)
+        self._ensure_stands(known, seconds=READ_SECONDS if _is_reading(scope) else ACT_SECONDS)
         answer = known.answer
         if answer is None:
             raise TokenInvalidError(_REFUSED)
@@ -101,15 +107,43 @@ class ApiKeys:
             account_id=answer.account_id,
         )
 
-    def _is_fresh(self, known: _Known) -> bool:
-        age = self._age(known)
-        return age is not None and age < FRESH_SECONDS
+    def _known_of(self, credential: Credential) -> _Known:
+        name = (credential.id, credential.secret_hash)
+        known = self._known.setdefault(name, _Known())
+        self._known.move_to_end(name)
+        if len(self._known) > CACHE_SIZE_MAX:
+            self._known.popitem(last=False)
+        return known
 
-    def _age(self, known: _Known) -> float | None:
-        return None if known.asked_at is None else self._clock.monotonic() - known.asked_at
+    def _is_wanted(self, known: _Known) -> bool:
+        """Tell whether auth is to be asked: its answer is old, and it didn't fail just now."""
+        now = self._clock.monotonic()
+        if known.asked_at is not None and now - known.asked_at < FRESH_SECONDS:
+            return False
+        return self._retry_at is None or now >= self._retry_at
 
-    async def _ask(self, credential: Credential, known: _Known, *, is_reading: bool) -> None:
+    def _ensure_stands(self, known: _Known, *, seconds: float) -> None:
+        """Check that auth's last answer is fresh, or stands while auth is away.
+
+        Raises:
+            UnavailableError: it is older than so many seconds, or there is none.
+        """
+        if known.asked_at is not None:
+            age = self._clock.monotonic() - known.asked_at
+            if age < max(seconds, FRESH_SECONDS):
+                return
+        raise UnavailableError(
+            "the API key can't be verified while auth is away",
+            retry_after_seconds=1,
+            module="auth",
+        )
+
+    async def _ask(self, credential: Credential, known: _Known) -> None:
+        """Ask auth, and remember what it says or that it failed."""
         question = ApiKeyQuestion(key_id=credential.id, secret_hash=credential.secret_hash)
+        if self._retry_at is not None:
+            # One looks whether auth is back; the others don't wait for it.
+            self._retry_at = self._clock.monotonic() + RETRY_SECONDS
         try:
             response = await self._auth.post(API_KEYS_PATH, json=question.model_dump())
             if response.status_code not in (200, 404):
@@ -117,14 +151,10 @@ class ApiKeys:
             found = response.status_code == 200
             answer = ApiKeyAnswer.model_validate_json(response.content) if found else None
         except (UnavailableError, ValidationError) as error:
-            age = self._age(known)
-            if age is not None and age < (READ_SECONDS if is_reading else ACT_SECONDS):
-                return
-            raise UnavailableError(
-                "the API key can't be verified while auth is away",
-                retry_after_seconds=1,
-                module="auth",
-            ) from error
+            log.warning("api_key_unverified", reason=str(error)[:200])
+            self._retry_at = self._clock.monotonic() + RETRY_SECONDS
+            return
+        self._retry_at = None
         known.answer = answer
         known.networks = tuple(ip_network(each) for each in answer.ip_allow) if answer else ()
         known.asked_at = self._clock.monotonic()

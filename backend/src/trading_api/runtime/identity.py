@@ -44,6 +44,7 @@ KEY_RETRY_SECONDS = 1
 KEY_RECHECK_SECONDS = 5
 KEY_SET_SECONDS = 300
 SERVICE_TOKEN_SECONDS = 60
+SERVICE_TOKENS_MAX = 1000
 ACCESS_TOKEN_SECONDS_MAX = 600
 DEVELOPMENT_TOKEN_SECONDS_MAX = 12 * 3600
 """Tokens that `users token` issues for work on a module without auth; never in production."""
@@ -261,7 +262,10 @@ class Identity:
         if self._file_keys.is_changed(now) or self._service_keys.is_changed(now):
             self._cache.clear()
         digest = hashlib.blake2b(token, digest_size=32).digest()
-        return digest, self._cache.get(digest)
+        cached = self._cache.get(digest)
+        if cached is not None:
+            self._cache.move_to_end(digest)
+        return digest, cached
 
     def _names_access_cookie(self, header: bytes | None) -> bool:
         return header is not None and self._access_cookie_name in header
@@ -336,13 +340,6 @@ class Identity:
     def is_revoked(self, session_id: str) -> bool:
         """Tell whether a session's tokens are refused."""
         return session_id in self._revoked
-
-    def forget_cached(self) -> None:
-        """Drop every cached verification and key, after keys changed."""
-        self._cache.clear()
-        self._fetched_keys, self._fetched_at, self._may_ask_at = {}, None, 0.0
-        self._file_keys.forget()
-        self._service_keys.forget()
 
     async def _verify_api_key(self, text: str, scope: Mapping[str, Any]) -> Principal:
         if self._resolve_api_key is None:
@@ -428,17 +425,18 @@ class Identity:
     async def _fetched_key(self, kid: str, fetch_keys: FetchKeys) -> _Key | None:
         # Whoever comes while the set is being asked for waits for that one answer.
         async with self._asking:
-            now = self._clock.monotonic()
             key = _usable(self._fetched_keys.get(kid), self._clock)
-            if (key is None or self._is_key_set_old()) and now >= self._may_ask_at:
+            is_wanted = key is None or self._is_key_set_old()
+            if is_wanted and self._clock.monotonic() >= self._may_ask_at:
                 try:
                     self._fetched_keys = _import_jwks(await fetch_keys())
-                    self._fetched_at = now
-                    self._may_ask_at = now + KEY_REFETCH_SECONDS
+                    self._fetched_at = self._clock.monotonic()
+                    self._may_ask_at = self._fetched_at + KEY_REFETCH_SECONDS
                 except (UnavailableError, JoseError, ValueError, KeyError, TypeError):
-                    # Keys that were good stay so; it is asked again soon.
+                    # Keys that were good stay so; it is asked again soon, but not by those who
+                    # waited for this: one after the other they would wait for each failure.
                     self._fetched_at = None
-                    self._may_ask_at = now + KEY_RETRY_SECONDS
+                    self._may_ask_at = self._clock.monotonic() + KEY_RETRY_SECONDS
                 key = _usable(self._fetched_keys.get(kid), self._clock)
             if key is None and self._fetched_at is None:
                 raise UnavailableError(
@@ -507,10 +505,6 @@ class _KeyFile:
             return False
         return self._look(now)
 
-    def forget(self) -> None:
-        """Read the file at the next question."""
-        self._keys, self._stamp, self._looked_at = {}, None, None
-
     def _look(self, now: float) -> bool:
         self._looked_at = now
         stamp = _stamp(self._path)
@@ -541,7 +535,7 @@ class ServiceTokens:
         self._module = module
         self._clock = clock
         self._key: ECKey | None = None
-        self._made: dict[str, tuple[str, int]] = {}
+        self._made: OrderedDict[str, tuple[str, int]] = OrderedDict()
 
     def token(self, *, acting_for: str = "") -> str:
         """Return a token, made anew when less than half of its minute is left.
@@ -552,6 +546,7 @@ class ServiceTokens:
         now = int(self._clock.now().timestamp())
         kept = self._made.get(acting_for)
         if kept is not None and kept[1] - now > SERVICE_TOKEN_SECONDS // 2:
+            self._made.move_to_end(acting_for)
             return kept[0]
         if self._key is None:
             path = self._settings.secrets_directory / f"service_{self._module}.pem"
@@ -568,9 +563,10 @@ class ServiceTokens:
         }
         header = {"alg": "ES256", "typ": "svc+jwt", "kid": f"svc-{self._module}"}
         token = jwt.encode(header, claims, self._key, algorithms=["ES256"])
-        if len(self._made) > 1000:
-            self._made.clear()
         self._made[acting_for] = (token, now + SERVICE_TOKEN_SECONDS)
+        self._made.move_to_end(acting_for)
+        if len(self._made) > SERVICE_TOKENS_MAX:
+            self._made.popitem(last=False)
         return token
 
 

@@ -281,6 +281,23 @@ async def test_ready_answer_when_the_token_expires_then_refused(
     assert (await ask(port, raw))[0][0] == 401
 
 
+async def test_ready_answer_when_the_keys_cannot_be_read_then_answered_as_usual(
+    express: tuple[App, int], settings: PlatformSettings, bearer: str, clock: FixedClock
+) -> None:
+    app, port = express
+    raw = a_request(ID, bearer)
+    assert [(await ask(port, raw))[0][0] for _ in range(2)] == [200, 200]
+    served = app.served
+    whole = settings.key_set_path.read_bytes()
+    try:
+        settings.key_set_path.write_text("{")
+        clock.advance(5)
+        assert (await ask(port, raw))[0][0] == 200
+        assert app.served == served + 1
+    finally:
+        settings.key_set_path.write_bytes(whole)
+
+
 async def test_ready_answers_are_counted(express: tuple[App, int], bearer: str) -> None:
     _, port = express
 

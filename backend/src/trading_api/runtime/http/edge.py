@@ -34,7 +34,6 @@ from trading_api.runtime.rates import RateLimiter
 
 log = structlog.get_logger("http")
 
-_REQUEST_ID = re.compile(rb"[A-Za-z0-9_.:-]{8,64}")
 _TRACEPARENT = re.compile(rb"00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 
 API_HEADERS = (
@@ -84,7 +83,7 @@ class Edge:
         exchange = _Exchange(send, scope, is_head=is_head)
         headers = _first_headers(scope)
         named = headers.get(b"x-request-id", b"")
-        is_ours = _REQUEST_ID.fullmatch(named) is not None
+        is_ours = context.REQUEST_ID.fullmatch(named) is not None
         request_id = named.decode("ascii") if is_ours else self._ids.new("req")
         exchange.request_id = request_id
         context.request_id.set(request_id)

@@ -18,7 +18,7 @@ from typing import Any
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from trading_api.kernel.errors import TradingError
+from trading_api.runtime.context import REQUEST_ID
 from trading_api.runtime.http.access import Access
 from trading_api.runtime.http.metrics import REQUESTS, RouteDurations
 from trading_api.runtime.http.quotas import rate_headers
@@ -42,7 +42,6 @@ _TARGET_LENGTH_MAX = 512
 _TARGET = re.compile(rb"(/[!-\"$->@-~]*)(?:\?([!-\"$-~]*))?")
 """A path and a query of printable ASCII; any other address goes the usual way."""
 
-_REQUEST_ID = re.compile(rb"[A-Za-z0-9_.:-]{8,64}")
 _UNUSUAL = frozenset(
     {
         b"x-api-key",
@@ -191,20 +190,19 @@ class ExpressLane:
         if len(headers) != len(listed) or not _UNUSUAL.isdisjoint(headers):
             return None
         request_id = headers.get(b"x-request-id")
-        if request_id is None or _REQUEST_ID.fullmatch(request_id) is None:
+        if request_id is None or REQUEST_ID.fullmatch(request_id) is None:
             return None
-        principal = self._identity.find_verified(headers)
-        if principal is None:
-            return None
-        route = entry.route
-        who = f"user:{principal.user_id}"
-        limiter = self._limiter
-        if limiter is not None and not limiter.has_at_hand(who, route.rate_class):
-            return None
+        route, limiter = entry.route, self._limiter
         try:
+            principal = self._identity.find_verified(headers)
+            if principal is None:
+                return None
+            who = f"user:{principal.user_id}"
+            if limiter is not None and not limiter.has_at_hand(who, route.rate_class):
+                return None
             route.access.ensure_allows(principal)
             body = route.find(query_string, principal)
-        except (TradingError, ValueError):
+        except Exception:  # noqa: BLE001 - whatever it is, the usual way meets and answers it
             return None
         if body is None:
             return None

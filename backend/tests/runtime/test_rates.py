@@ -10,7 +10,6 @@ import pytest
 from trading_api.kernel.clock import SystemClock
 from trading_api.runtime.bus import Bus
 from trading_api.runtime.http import Access, ModuleRouter
-from trading_api.runtime.http.quotas import network_of
 from trading_api.runtime.rates import (
     FALLBACK_DIVISOR,
     STRICT_PER_MINUTE,
@@ -163,22 +162,6 @@ async def test_rates_when_in_production_then_strict_and_when_in_tests_then_wide(
     assert {each.limit for each in wide.values()} == {WIDE_PER_MINUTE}
     limits = {name: rate.limit for name, rate in strict.items()}
     assert limits == {**STRICT_PER_MINUTE, "orders": 77}
-
-
-@pytest.mark.parametrize(
-    ("address", "network"),
-    [
-        ("203.0.113.7", "203.0.113.7"),
-        ("::ffff:203.0.113.7", "203.0.113.7"),
-        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
-        ("2001:db8:1:2:ffff::1", "2001:db8:1:2::/64"),
-        ("unix", "unix"),
-    ],
-)
-def test_network_when_one_client_has_many_addresses_then_they_count_as_one(
-    address: str, network: str
-) -> None:
-    assert network_of(address) == network
 
 
 def a_router() -> ModuleRouter:

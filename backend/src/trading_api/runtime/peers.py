@@ -26,7 +26,7 @@ class PeerClient:
 
     Args:
         name: the module asked.
-        transport: how it is reached; None while it isn't known.
+        peers: knows how it is reached.
     """
 
     def __init__(self, name: str, peers: "Peers") -> None:
@@ -80,8 +80,10 @@ class PeerClient:
 class Peers:
     """Finds the other modules of this host or cluster.
 
+    In this process (``add_local``), else where ``PEERS`` declares them, else in the manager's file.
+
     Args:
-        local: ASGI apps of modules that live in this process, by name.
+        tokens: make the identity that each call carries.
     """
 
     def __init__(self, *, settings: PlatformSettings, tokens: ServiceTokens) -> None:

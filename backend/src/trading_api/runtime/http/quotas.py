@@ -10,9 +10,9 @@ nothing is left, when the next request goes through (``t``).
 
 from collections.abc import MutableMapping
 from functools import lru_cache
-from ipaddress import IPv6Address, ip_address
 from typing import Any
 
+from trading_api.kernel.addresses import network_of
 from trading_api.kernel.errors import RateLimitedError
 from trading_api.runtime.identity import Principal
 from trading_api.runtime.rates import RateClass, RateLimiter, Verdict
@@ -61,21 +61,6 @@ def client_address(scope: MutableMapping[str, Any]) -> str:
     """Return the client's address as the trusted proxy told it; "" where there is none."""
     client = scope.get("client")
     return client[0] if client else ""
-
-
-@lru_cache(maxsize=4096)
-def network_of(address: str) -> str:
-    """Return what stands for one client: an IPv4 address, or an IPv6 network of 64 bits."""
-    try:
-        parsed = ip_address(address)
-    except ValueError:
-        return address[:64]
-    if isinstance(parsed, IPv6Address):
-        if parsed.ipv4_mapped is not None:
-            return str(parsed.ipv4_mapped)
-        # A subscriber owns at least a /64; counting its addresses one by one limits nobody.
-        return f"{IPv6Address(int(parsed) >> 64 << 64)}/64"
-    return str(parsed)
 
 
 def _judge(scope: MutableMapping[str, Any], verdict: Verdict | None) -> None:

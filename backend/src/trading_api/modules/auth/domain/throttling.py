@@ -6,9 +6,10 @@ and given back when it succeeds.
 """
 
 import hashlib
-import ipaddress
 from dataclasses import dataclass
 from datetime import timedelta
+
+from trading_api.kernel.addresses import network_of
 
 FAILURES_MAX = 100
 """Failures in a row for one account from strange devices (NIST SP 800-63B, 3.2.2); then only a
@@ -70,7 +71,7 @@ class LoginThrottle:
         return sorted(
             (
                 Toll(_of_device(account, known_device), self.account, counts_failures=True),
-                Toll(f"address:{address_bucket(address)}", self.address),
+                Toll(f"address:{network_of(address)}", self.address),
             ),
             key=lambda toll: toll.key,
         )
@@ -95,16 +96,3 @@ def _digest(folded_email: str) -> str:
 
 def _of_device(key: str, known_device: str | None) -> str:
     return key if known_device is None else f"{key}:{known_device}"
-
-
-def address_bucket(address: str) -> str:
-    """Return what counts as one address: a single IPv4 address, or an IPv6 network of 64 bits."""
-    try:
-        parsed = ipaddress.ip_address(address)
-    except ValueError:
-        return address[:64]
-    if isinstance(parsed, ipaddress.IPv6Address):
-        if parsed.ipv4_mapped is not None:
-            return str(parsed.ipv4_mapped)
-        return str(ipaddress.ip_network((parsed, 64), strict=False))
-    return str(parsed)

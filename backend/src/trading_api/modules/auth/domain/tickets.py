@@ -59,10 +59,6 @@ class Ticket:
     attempts: int = 0
     used_at: datetime | None = None
 
-    def is_good(self, now: datetime) -> bool:
-        """Tell whether it may still be used."""
-        return self.used_at is None and now < self.expires_at and self.attempts < ATTEMPTS_MAX
-
 
 def write_ticket(random_bytes: bytes) -> str:
     """Write 32 random bytes as a ticket's token."""

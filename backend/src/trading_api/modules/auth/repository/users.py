@@ -1,7 +1,6 @@
 """Users: rows to domain values and back."""
 
 from collections.abc import Sequence
-from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
@@ -81,28 +80,6 @@ class UserRepository:
             sa.select(users.c.roles).where(users.c.roles.contains(Role.ADMIN.value))
         )
         return any(Role.ADMIN in _split_roles(row.roles) for row in rows)
-
-    async def record_login(
-        self, transaction: Transaction, user: User, *, now: datetime, password_hash: str | None
-    ) -> bool:
-        """Note a sign-in, and a better password hash where there is one.
-
-        Returns:
-            False where the user was disabled or changed the password meanwhile; nothing changed.
-        """
-        values: dict[str, Any] = {"last_login_at_us": to_us(now)}
-        if password_hash is not None:
-            values["password_hash"] = password_hash
-        result = await transaction.execute(
-            users.update()
-            .where(
-                users.c.id == user.id,
-                users.c.is_active.is_(True),
-                users.c.password_hash == user.password_hash,
-            )
-            .values(**values)
-        )
-        return result.rowcount == 1
 
     async def update_user(self, transaction: Transaction, user_id: str, **values: Any) -> None:
         """Set columns of a user."""

@@ -23,14 +23,13 @@ from trading_api.modules.auth.domain import (
     judge_refresh,
     new_refresh_token,
     normalize_password,
+    parse_email,
     scopes_of,
     seal_child,
     unseal_child,
 )
 from trading_api.modules.auth.domain.sessions import is_refresh_token
-from trading_api.modules.auth.domain.throttling import address_bucket
 from trading_api.modules.auth.errors import EmailInvalidError, PasswordRefusedError
-from trading_api.modules.auth.schemas import parse_email
 from trading_api.modules.auth.tests.builders import COMMON
 
 NOW = datetime(2026, 3, 2, 14, 30, tzinfo=UTC)
@@ -243,21 +242,6 @@ def test_judge_refresh_then_as_the_table_says(
         grace=timedelta(seconds=10),
     )
     assert judged is expected
-
-
-@pytest.mark.parametrize(
-    ("address", "bucket"),
-    [
-        ("192.0.2.1", "192.0.2.1"),
-        ("::ffff:192.0.2.1", "192.0.2.1"),
-        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
-        ("2001:db8:1:2::ffff", "2001:db8:1:2::/64"),
-        ("", ""),
-        ("unix:" + "x" * 100, "unix:" + "x" * 59),
-    ],
-)
-def test_address_then_whoever_owns_it_counts_once(address: str, bucket: str) -> None:
-    assert address_bucket(address) == bucket
 
 
 def test_tolls_then_sorted_and_without_the_address_in_clear() -> None:

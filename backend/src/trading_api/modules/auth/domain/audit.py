@@ -21,7 +21,8 @@ class Caller:
     """Who asks for something, as the audit remembers it.
 
     Attributes:
-        address: the client's; ``host`` for an operator at the machine itself.
+        address: the client's; ``host`` for an operator at the machine itself, ``mail`` for what
+            the sending of mails meets.
         user_id: None while nobody is known.
         session_id: None where the caller has none.
     """

@@ -28,6 +28,7 @@ class MailKind(StrEnum):
     PASSKEY_REMOVED = "passkey_removed"
     API_KEY_ADDED = "api_key_added"
     SHARE_TOKEN_ADDED = "share_token_added"  # noqa: S105
+    PROVIDER_CONNECTED = "provider_connected"
 
 
 ASKED_FOR = frozenset({MailKind.EMAIL_VERIFY, MailKind.EMAIL_TAKEN, MailKind.PASSWORD_RESET})
@@ -145,6 +146,11 @@ _TEXTS: dict[MailKind, tuple[str, str]] = {
     MailKind.PASSKEY_REMOVED: (
         "A passkey was removed from your account",
         "The passkey {name} can't sign you in any more ({at}, {address}).\n\n" + _NOT_YOU,
+    ),
+    MailKind.PROVIDER_CONNECTED: (
+        "Another way to sign in to your account",
+        "Your account at the sign-in provider {provider} can sign you in from now on "
+        "({at}, {address}).\n\n" + _NOT_YOU,
     ),
     MailKind.API_KEY_ADDED: (
         "An API key was made for your account",

@@ -30,10 +30,15 @@ class MailRepository:
         )
 
     async def list_due(self, transaction: Transaction, *, now: datetime, limit: int) -> list[Mail]:
-        """Return mails to send now, longest due first."""
+        """Return mails to send now, longest due first.
+
+        Of a kind that a newer release queued, none: they wait for who knows it.
+        """
         rows = await transaction.all(
             sa.select(mails)
-            .where(mails.c.due_at_us <= to_us(now))
+            .where(
+                mails.c.due_at_us <= to_us(now), mails.c.kind.in_([each.value for each in MailKind])
+            )
             .order_by(mails.c.due_at_us, mails.c.id)
             .limit(limit)
         )

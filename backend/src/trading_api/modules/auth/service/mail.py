@@ -5,7 +5,9 @@ from datetime import datetime, timedelta
 
 import structlog
 
+from trading_api.kernel.errors import UnavailableError
 from trading_api.modules.auth.domain import fold_email
+from trading_api.modules.auth.domain.audit import Caller
 from trading_api.modules.auth.domain.mail import ASKED_FOR, Mail, MailKind, Message, compose
 from trading_api.modules.auth.domain.tickets import Purpose
 from trading_api.modules.auth.ports import Mailer, MailError
@@ -20,6 +22,9 @@ SECONDS_MAX = 30.0
 
 _KEPT = timedelta(days=30)
 """How long a mail that left the queue can be looked up."""
+
+_SENDER = Caller("mail")
+"""Who the audit names for what nobody asked for: the sending itself."""
 
 _PURPOSES = {
     MailKind.EMAIL_VERIFY: Purpose.EMAIL_VERIFY,
@@ -51,7 +56,12 @@ class MailService:
         async with self._desk.database.snapshot() as transaction:
             due = await self._desk.repository.mails.list_due(transaction, now=now, limit=BATCH)
         for mail in due:
-            await self._deliver(mail, now)
+            try:
+                await self._deliver(mail, now)
+            except UnavailableError:
+                raise
+            except Exception as error:  # noqa: BLE001 - one bad mail must not keep back the others
+                await self._note_failure(mail, error, now)
         return len(due)
 
     async def _deliver(self, mail: Mail, now: datetime) -> None:
@@ -83,13 +93,22 @@ class MailService:
             mail_id=mail.id,
             kind=mail.kind.value,
             attempts=mail.attempts + 1,
-            reason=str(error)[:200] or type(error).__name__,
+            reason=f"{type(error).__name__}: {error}"[:200],
             gives_up=until is None,
         )
         async with self._desk.database.transaction() as transaction:
             if until is None:
                 await self._desk.repository.mails.close_mail(
                     transaction, mail.id, outcome="failed", now=now
+                )
+                await self._desk.audit(
+                    transaction,
+                    "mail_send",
+                    outcome="failed",
+                    caller=_SENDER,
+                    now=now,
+                    about=f"mail:{mail.id}",
+                    detail=f"{mail.kind.value} after {mail.attempts + 1} attempts",
                 )
             else:
                 await self._desk.repository.mails.put_off(transaction, mail.id, until=until)

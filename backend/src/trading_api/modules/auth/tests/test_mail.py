@@ -358,6 +358,31 @@ async def test_delivery_when_server_is_away_then_tried_again_later_and_at_last_g
     assert outcomes == ["sent", "failed"]
 
 
+async def test_delivery_when_one_mail_is_broken_then_the_others_go_and_it_is_given_up(
+    service: AuthServices, clock: FixedClock, mails: Mails, database: Database
+) -> None:
+    for planted in ("passkey_added", "of_a_newer_release"):
+        await apply(service, clock)
+        async with database.transaction() as transaction:
+            await transaction.execute(
+                mails_table.update()
+                .where(mails_table.c.kind == "email_verify")
+                .values(kind=planted, data="{}")
+            )
+    await forget(service, clock)
+    for attempts in range(ATTEMPTS_MAX):
+        assert await deliver(service, clock) == (2 if attempts == 0 else 1)
+        clock.advance(3600)
+    assert [each.subject for each in mails.sent] == ["Reset your password"]
+    assert await deliver(service, clock) == 0
+    outcomes = [row.outcome for row in await rows_of(database, mails_table)]
+    assert set(outcomes) == {"failed", None, "sent"}
+    [entry] = [
+        each for each in await rows_of(database, audit_entries) if each.action == "mail_send"
+    ]
+    assert (entry.outcome, entry.detail) == ("failed", "passkey_added after 12 attempts")
+
+
 async def test_delivery_when_refused_for_good_or_too_late_then_not_tried_again(
     service: AuthServices, clock: FixedClock, mails: Mails, database: Database
 ) -> None:
@@ -385,7 +410,14 @@ async def test_wait_when_a_mail_is_queued_then_returns_at_once(
 def test_compose_then_every_mail_has_subject_text_and_link(
     kind: MailKind, clock: FixedClock
 ) -> None:
-    data = {"at": "now", "left": "3", "name": "{site} my key", "scopes": "x:y", "account": "acc_1"}
+    data = {
+        "at": "now",
+        "left": "3",
+        "name": "{site} my key",
+        "scopes": "x:y",
+        "account": "acc_1",
+        "provider": "p",
+    }
     mail = Mail("mail_1", kind, "ann@example.com", data, clock.now())
     message = compose(mail, site="https://trading.test", token="tk_x")
     assert "https://trading.test/" in message.text

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+import httpx
 import pytest
 from joserfc import jwt
 from joserfc.jwk import OctKey
@@ -291,11 +292,25 @@ async def test_metadata_when_it_leads_elsewhere_then_the_provider_is_not_used(
         await ask(ours)
 
 
-async def test_provider_when_away_then_unavailable(client: OidcClient) -> None:
-    away = replace(client, issuer="http://127.0.0.1:9")
-    ours = OidcProvider(away, allows_loopback=True, unix_seconds=time.time)
-    with pytest.raises(UnavailableError):
-        await ask(ours)
+@pytest.mark.parametrize(("retry_seconds", "count"), [(600.0, 1), (0.0, 3)])
+async def test_provider_when_away_then_unavailable_and_not_asked_again_at_once(
+    client: OidcClient, monkeypatch: pytest.MonkeyPatch, retry_seconds: float, count: int
+) -> None:
+    asked = 0
+
+    async def away(request: httpx.Request) -> httpx.Response:
+        nonlocal asked
+        asked += 1
+        raise httpx.ConnectTimeout("away", request=request)
+
+    monkeypatch.setattr(oidc_provider, "RETRY_SECONDS", retry_seconds)
+    ours = OidcProvider(
+        client, allows_loopback=True, unix_seconds=time.time, transport=httpx.MockTransport(away)
+    )
+    for _ in range(3):
+        with pytest.raises(UnavailableError):
+            await ask(ours)
+    assert asked == count
 
 
 @pytest.mark.parametrize(

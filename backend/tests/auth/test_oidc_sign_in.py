@@ -231,14 +231,14 @@ async def id_token(site: Site, provider: Provider) -> str:
 
 def test_clients_when_named_in_the_environment_then_read_and_google_needs_no_issuer() -> None:
     environ = {
-        "GOOGLE_CLIENT_ID": "ours",
-        "GOOGLE_CLIENT_SECRET": "secret",
         "OIDC_CORP_ISSUER": "https://login.corp.example",
         "OIDC_CORP_CLIENT_ID": "a",
         "OIDC_CORP_CLIENT_SECRET": "b",
         "OIDC_CORP_SCOPES": "openid email",
     }
-    corp, google = read_clients(environ, is_production=True)
+    corp, google = read_clients(
+        environ, google_id="ours", google_secret="secret", is_production=True
+    )
     assert (corp.name, corp.issuer, corp.scopes) == (
         "corp",
         "https://login.corp.example",

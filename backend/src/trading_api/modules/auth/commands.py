@@ -14,9 +14,9 @@ from datetime import UTC, datetime, timedelta
 
 from trading_api.kernel.clock import Clock
 from trading_api.kernel.errors import TradingError
-from trading_api.modules.auth.domain import Role, User
+from trading_api.modules.auth.domain import Role, User, parse_email
 from trading_api.modules.auth.domain.audit import HOST
-from trading_api.modules.auth.schemas import AdministeredUserView, UserView, parse_email
+from trading_api.modules.auth.schemas import AdministeredUserView, UserView
 from trading_api.modules.auth.service import AuthServices
 from trading_api.runtime.identity import access_token_seconds_max
 from trading_api.runtime.module import Command

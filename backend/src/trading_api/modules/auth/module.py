@@ -95,7 +95,7 @@ class AuthModule(Module):
             ),
             mailer=mailer_of(settings, context.settings),
             passkeys=passkeys_of(settings, context.settings),
-            providers=providers_of(context),
+            providers=providers_of(settings, context),
         )
 
         async def beat(_lease: Lease | None) -> None:
@@ -161,7 +161,7 @@ class AuthModule(Module):
         self._hasher.close()
 
 
-def providers_of(context: ModuleContext) -> list[OidcProvider]:
+def providers_of(settings: AuthSettings, context: ModuleContext) -> list[OidcProvider]:
     """Return the outside providers that an operator configured.
 
     Raises:
@@ -169,7 +169,12 @@ def providers_of(context: ModuleContext) -> list[OidcProvider]:
     """
     is_production = context.settings.is_production
     try:
-        clients = read_clients(context.environ, is_production=is_production)
+        clients = read_clients(
+            context.environ,
+            google_id=settings.google_client_id,
+            google_secret=settings.google_client_secret.get_secret_value(),
+            is_production=is_production,
+        )
     except ValueError as error:
         raise ConfigurationError([str(error)]) from error
     return [

@@ -6,15 +6,12 @@ from ipaddress import ip_network
 from typing import Annotated, Any, Literal, Self
 
 import segno
-from email_validator import EmailNotValidError, validate_email
 from pydantic import AfterValidator, AwareDatetime, Field, SecretStr, StringConstraints
 
-from trading_api.kernel.errors import FieldError
-from trading_api.modules.auth.domain import EmailAddress, Role, Session, User, fold_email, scopes_of
+from trading_api.modules.auth.domain import Role, Session, User, scopes_of
 from trading_api.modules.auth.domain.api_keys import ApiKey
 from trading_api.modules.auth.domain.audit import AuditRow
 from trading_api.modules.auth.domain.passkeys import Passkey
-from trading_api.modules.auth.errors import EmailInvalidError
 from trading_api.modules.auth.service import Challenge, SignIn
 from trading_api.modules.auth.service.second_factor import SecondFactorStatus, SetUp
 from trading_api.runtime.http.wire import RequestModel, ResponseModel, StrictBool
@@ -23,20 +20,6 @@ EMAIL_LENGTH_MAX = 254
 """RFC 5321's path of 256 without its angle brackets."""
 
 _UNSAFE = re.compile("[\x00-\x1f\x7f\u200b-\u200f\u202a-\u202e\u2066-\u2069\ufeff]")
-
-
-def parse_email(address: str) -> EmailAddress:
-    """Read an address by the rules of mail, without asking the network about its domain.
-
-    Raises:
-        EmailInvalidError: it can't be an address.
-    """
-    try:
-        found = validate_email(address.strip(), check_deliverability=False, test_environment=True)
-    except EmailNotValidError as error:
-        message = "this can't be an e-mail address"
-        raise EmailInvalidError(message, errors=[FieldError("email", "email", message)]) from error
-    return EmailAddress(found.normalized, fold_email(found.normalized))
 
 
 def secret_text(value: SecretStr | None) -> str | None:

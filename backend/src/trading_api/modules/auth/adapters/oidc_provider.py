@@ -16,6 +16,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
+import structlog
 from authlib.oauth2.rfc6749.parameters import prepare_grant_uri
 from authlib.oauth2.rfc7636 import create_s256_code_challenge
 from authlib.oidc.core import CodeIDToken
@@ -27,10 +28,15 @@ from trading_api.kernel.errors import UnavailableError
 from trading_api.modules.auth.domain.external import ExternalUser
 from trading_api.modules.auth.errors import ExternalSignInRefusedError
 
+log = structlog.get_logger("auth")
+
 TIMEOUT_SECONDS = 5.0
 ANSWER_BYTES_MAX = 1024 * 1024
 METADATA_SECONDS = 3600.0
 KEY_REFETCH_SECONDS = 30.0
+RETRY_SECONDS = 5.0
+"""How long a provider that failed isn't asked; else people would wait for each failure in turn."""
+
 LEEWAY_SECONDS = 30
 TOKEN_LENGTH_MAX = 16 * 1024
 
@@ -72,8 +78,13 @@ class OidcClient:
             _ensure_safe(url, allows_loopback=not is_production)
 
 
-def read_clients(environ: Mapping[str, str], *, is_production: bool) -> list[OidcClient]:
-    """Read ``OIDC_<NAME>_*`` and ``GOOGLE_CLIENT_ID`` from the environment.
+def read_clients(
+    environ: Mapping[str, str], *, google_id: str, google_secret: str, is_production: bool
+) -> list[OidcClient]:
+    """Read ``OIDC_<NAME>_*`` from the environment, and add Google.
+
+    Args:
+        google_id: of our client there; "" for no Google.
 
     Raises:
         ValueError: one is incomplete or unsafe; names the variable, never its value.
@@ -83,10 +94,10 @@ def read_clients(environ: Mapping[str, str], *, is_production: bool) -> list[Oid
         found = _VARIABLE.fullmatch(variable.upper())
         if found is not None and value:
             fields.setdefault(found[1].lower(), {})[found[2].lower()] = value
-    if environ.get("GOOGLE_CLIENT_ID"):
+    if google_id:
         google = fields.setdefault("google", {})
-        google.setdefault("client_id", environ["GOOGLE_CLIENT_ID"])
-        google.setdefault("client_secret", environ.get("GOOGLE_CLIENT_SECRET", ""))
+        google.setdefault("client_id", google_id)
+        google.setdefault("client_secret", google_secret)
         google.setdefault("issuer", GOOGLE_ISSUER)
     clients = []
     for name, given in sorted(fields.items()):
@@ -127,6 +138,7 @@ class OidcProvider:
         self._metadata_at = 0.0
         self._keys: KeySet | None = None
         self._keys_at = 0.0
+        self._retry_at = 0.0
         self._turn = asyncio.Lock()
 
     @property
@@ -258,44 +270,55 @@ class OidcProvider:
     async def _load_metadata(self) -> dict[str, Any]:
         async with self._turn:
             now = time.monotonic()
-            if self._metadata and now - self._metadata_at < METADATA_SECONDS:
-                return self._metadata
-            url = self._client.discovery_url
-            if url is None:
-                url = self._client.issuer.rstrip("/") + "/.well-known/openid-configuration"
-            try:
-                found = await self._request("GET", url)
-                if found.get("issuer") != self._client.issuer:
-                    raise UnavailableError("the provider calls itself by another name")
-                for name in ("authorization_endpoint", "token_endpoint", "jwks_uri"):
-                    _ensure_safe(str(found.get(name)), allows_loopback=self._allows_loopback)
-            except (UnavailableError, ExternalSignInRefusedError, ValueError) as error:
-                if self._metadata:
-                    return self._metadata
-                raise _unavailable() from error
-            self._metadata, self._metadata_at = found, now
-            return found
+            is_old = now - self._metadata_at >= METADATA_SECONDS
+            if (is_old or not self._metadata) and now >= self._retry_at:
+                try:
+                    self._metadata = await self._ask_metadata()
+                    self._metadata_at = now
+                except (UnavailableError, ExternalSignInRefusedError, ValueError) as error:
+                    self._note_failure("metadata", error)
+            if not self._metadata:
+                raise _unavailable()
+            return self._metadata
+
+    async def _ask_metadata(self) -> dict[str, Any]:
+        url = self._client.discovery_url
+        if url is None:
+            url = self._client.issuer.rstrip("/") + "/.well-known/openid-configuration"
+        found = await self._request("GET", url)
+        if found.get("issuer") != self._client.issuer:
+            raise UnavailableError("the provider calls itself by another name")
+        for name in ("authorization_endpoint", "token_endpoint", "jwks_uri"):
+            _ensure_safe(str(found.get(name)), allows_loopback=self._allows_loopback)
+        return found
 
     async def _load_keys(self, *, is_fresh_wanted: bool) -> KeySet:
         metadata = await self._load_metadata()
         async with self._turn:
             now = time.monotonic()
-            kept, age = self._keys, now - self._keys_at
-            is_good = age < KEY_REFETCH_SECONDS or (not is_fresh_wanted and age < METADATA_SECONDS)
-            if kept is not None and is_good:
-                return kept
-            try:
-                document = await self._request("GET", metadata["jwks_uri"])
-                public = [each for each in document["keys"] if each["kty"] in ("RSA", "EC", "OKP")]
-                self._keys = KeySet.import_key_set({"keys": public})
-            except (UnavailableError, ExternalSignInRefusedError, JoseError) as error:
-                if kept is None:
-                    raise _unavailable() from error
-            except (ValueError, KeyError, TypeError) as error:
-                raise _unavailable() from error
-            assert self._keys is not None
-            self._keys_at = now
+            age_max = KEY_REFETCH_SECONDS if is_fresh_wanted else METADATA_SECONDS
+            is_old = now - self._keys_at >= age_max
+            if (is_old or self._keys is None) and now >= self._retry_at:
+                try:
+                    document = await self._request("GET", metadata["jwks_uri"])
+                    self._keys, self._keys_at = _public_keys(document), now
+                except (
+                    UnavailableError,
+                    ExternalSignInRefusedError,
+                    JoseError,
+                    ValueError,
+                    KeyError,
+                    TypeError,
+                ) as error:
+                    self._note_failure("keys", error)
+            if self._keys is None:
+                raise _unavailable()
             return self._keys
+
+    def _note_failure(self, what: str, error: Exception) -> None:
+        """Have what was had before stand for a while."""
+        log.warning("provider_failed", provider=self.name, what=what, reason=str(error)[:200])
+        self._retry_at = time.monotonic() + RETRY_SECONDS
 
     async def _request(self, method: str, url: str, **options: Any) -> dict[str, Any]:
         """Ask the provider; a refusal of it is a refusal of the sign-in.
@@ -346,6 +369,11 @@ def _user(claims: Mapping[str, Any]) -> ExternalUser:
         full_name=name if isinstance(name, str) else "",
         picture=picture if isinstance(picture, str) and picture.startswith("https://") else None,
     )
+
+
+def _public_keys(document: Mapping[str, Any]) -> KeySet:
+    public = [each for each in document["keys"] if each["kty"] in ("RSA", "EC", "OKP")]
+    return KeySet.import_key_set({"keys": public})
 
 
 def _ensure_safe(url: str, *, allows_loopback: bool) -> None:

@@ -7,6 +7,7 @@ from trading_api.kernel.errors import CrossSiteRequestError
 from trading_api.modules.auth import errors
 from trading_api.modules.auth.api.cookies import caller_of
 from trading_api.modules.auth.api.parts import PRIVATE, PROOF_ERRORS, Parts
+from trading_api.modules.auth.domain import parse_email
 from trading_api.modules.auth.schemas import (
     DoneView,
     EmailRequest,
@@ -14,7 +15,6 @@ from trading_api.modules.auth.schemas import (
     PasswordChangeRequest,
     PasswordResetRequest,
     TokenView,
-    parse_email,
     secret_text,
 )
 from trading_api.runtime.http.access import Access, CurrentPrincipal

@@ -17,6 +17,7 @@ from trading_api.kernel.errors import (
 from trading_api.modules.auth import errors
 from trading_api.modules.auth.api.cookies import Cookies, caller_of
 from trading_api.modules.auth.api.parts import PRIVATE, Parts
+from trading_api.modules.auth.domain import parse_email
 from trading_api.modules.auth.schemas import (
     ChallengeRequest,
     ChallengeView,
@@ -27,7 +28,6 @@ from trading_api.modules.auth.schemas import (
     RegisterRequest,
     TokenView,
     UserView,
-    parse_email,
 )
 from trading_api.modules.auth.service import Challenge
 from trading_api.runtime import context

@@ -20,6 +20,7 @@ from trading_api.modules.auth.domain.users import (
     User,
     access_claims,
     fold_email,
+    parse_email,
     scopes_of,
 )
 
@@ -42,6 +43,7 @@ __all__ = [
     "judge_refresh",
     "new_refresh_token",
     "normalize_password",
+    "parse_email",
     "scopes_of",
     "seal_child",
     "unseal_child",

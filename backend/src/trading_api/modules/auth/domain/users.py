@@ -6,6 +6,11 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
+from email_validator import EmailNotValidError, validate_email
+
+from trading_api.kernel.errors import FieldError
+from trading_api.modules.auth.errors import EmailInvalidError
+
 
 class Role(StrEnum):
     """What somebody is to the platform; each role stands for a set of scopes."""
@@ -63,6 +68,20 @@ class EmailAddress:
 def fold_email(address: str) -> str:
     """Return the form in which addresses are compared."""
     return unicodedata.normalize("NFKC", address.strip()).casefold()
+
+
+def parse_email(address: str) -> EmailAddress:
+    """Read an address by the rules of mail, without asking the network about its domain.
+
+    Raises:
+        EmailInvalidError: it can't be an address.
+    """
+    try:
+        found = validate_email(address.strip(), check_deliverability=False, test_environment=True)
+    except EmailNotValidError as error:
+        message = "this can't be an e-mail address"
+        raise EmailInvalidError(message, errors=[FieldError("email", "email", message)]) from error
+    return EmailAddress(found.normalized, fold_email(found.normalized))
 
 
 @dataclass(frozen=True, slots=True)

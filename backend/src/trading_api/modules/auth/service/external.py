@@ -7,7 +7,15 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 from trading_api.kernel.clock import to_us
-from trading_api.modules.auth.domain import Device, EmailAddress, Role, User, fold_email, hash_token
+from trading_api.modules.auth.domain import (
+    Device,
+    EmailAddress,
+    Role,
+    User,
+    hash_token,
+    parse_email,
+)
+from trading_api.modules.auth.domain.audit import Caller
 from trading_api.modules.auth.domain.external import (
     BINDING_BYTES,
     ExternalUser,
@@ -17,8 +25,10 @@ from trading_api.modules.auth.domain.external import (
     safe_next,
     verifier_of,
 )
+from trading_api.modules.auth.domain.mail import MailKind
 from trading_api.modules.auth.domain.tickets import LIFETIMES, Purpose, is_ticket
 from trading_api.modules.auth.errors import (
+    EmailInvalidError,
     ExternalEmailError,
     ExternalProviderUnknownError,
     ExternalSignInRefusedError,
@@ -32,7 +42,6 @@ TOKEN_AGE_SECONDS_MAX = 600
 """How old an ID token may be that a client got itself; remembered for that long as used."""
 
 _ASTRAY = "this sign-in took too long, was finished before, or began elsewhere; begin again"
-_EMAIL_LENGTH_MAX = 254
 
 
 class ExternalService:
@@ -173,7 +182,7 @@ class ExternalService:
         self, external: ExternalUser, provider: str, device: Device, now: datetime
     ) -> SignIn | Challenge:
         async with self._desk.database.transaction() as transaction:
-            user = await self._connected(transaction, external, now)
+            user = await self._connected(transaction, external, provider, device, now)
             if not user.is_active:
                 raise UserDisabledError("this user was disabled; ask an operator")
             factor = await self._desk.repository.second_factors.find_second_factor(
@@ -191,13 +200,19 @@ class ExternalService:
             )
 
     async def _connected(
-        self, transaction: Transaction, external: ExternalUser, now: datetime
+        self,
+        transaction: Transaction,
+        external: ExternalUser,
+        provider: str,
+        device: Device,
+        now: datetime,
     ) -> User:
         """Return the user who is connected with somebody at a provider, made if need be; locked.
 
         A user with that address is connected only when both sides vouch for the address: the
         provider, and a confirmation of ours. Otherwise whoever registered with a stranger's
-        address would share the stranger's account.
+        address would share the stranger's account. A new connection is audited, and told to whom
+        was there before.
         """
         repository = self._desk.repository
         user_id = await repository.external.find_user_id(transaction, external)
@@ -205,12 +220,7 @@ class ExternalService:
             known = await repository.users.lock_user(transaction, user_id)
             assert known is not None, "users are never removed"
             return known
-        address = (external.email or "").strip()
-        if not external.is_email_verified or not 3 <= len(address) <= _EMAIL_LENGTH_MAX:
-            raise ExternalEmailError("the provider doesn't vouch for your e-mail address")
-        user = await self._add_or_find(
-            transaction, EmailAddress(address, fold_email(address)), external, now
-        )
+        user, is_new = await self._add_or_find(transaction, _email(external), external, now)
         if user.email_verified_at is None:
             if user.activated_at is not None:
                 raise ExternalEmailError(
@@ -224,6 +234,23 @@ class ExternalService:
             user = replace(user, email_verified_at=now, password_hash=None)
         user = await self._desk.activate(transaction, user, now=now)
         await repository.external.connect(transaction, external, user.id, now=now)
+        if not is_new:
+            await self._desk.mail(
+                transaction,
+                MailKind.PROVIDER_CONNECTED,
+                user,
+                now=now,
+                device=device,
+                provider=provider,
+            )
+        await self._desk.audit(
+            transaction,
+            "provider_connect",
+            caller=Caller(device.address, user.id),
+            now=now,
+            about=f"user:{user.id}",
+            detail=f"{provider}: {external.subject[:100]}",
+        )
         return user
 
     async def _add_or_find(
@@ -232,7 +259,8 @@ class ExternalService:
         email: EmailAddress,
         external: ExternalUser,
         now: datetime,
-    ) -> User:
+    ) -> tuple[User, bool]:
+        """Return the user with that address, locked, and whether it was made just now."""
         users = self._desk.repository.users
         new = User(
             id=self._desk.ids.new("usr"),
@@ -246,9 +274,23 @@ class ExternalService:
             last_login_at=None,
         )
         if await users.add_user(transaction, new):
-            return new
+            return new, True
         there = await users.find_user_by_email(transaction, email.folded)
         assert there is not None, "its address is taken"
         locked = await users.lock_user(transaction, there.id)
         assert locked is not None
-        return locked
+        return locked, False
+
+
+def _email(external: ExternalUser) -> EmailAddress:
+    """Return the address that a provider vouches for, by our rules.
+
+    Raises:
+        ExternalEmailError: it vouches for none.
+    """
+    try:
+        if external.is_email_verified:
+            return parse_email(external.email or "")
+    except EmailInvalidError:
+        pass
+    raise ExternalEmailError("the provider doesn't vouch for your e-mail address")

@@ -3,7 +3,9 @@
 from dataclasses import dataclass, replace
 
 import pytest
+import sqlalchemy as sa
 
+from trading_api.modules.auth.domain import parse_email
 from trading_api.modules.auth.domain.external import ExternalUser
 from trading_api.modules.auth.errors import (
     CredentialsInvalidError,
@@ -15,9 +17,17 @@ from trading_api.modules.auth.errors import (
 from trading_api.modules.auth.ports import IdentityProvider
 from trading_api.modules.auth.service import AuthServices, Challenge, SignIn
 from trading_api.modules.auth.service.external import ExternalService
-from trading_api.modules.auth.tests.builders import PASSWORD, a_caller, a_device, an_email
+from trading_api.modules.auth.tables import audit_entries
+from trading_api.modules.auth.tests.builders import (
+    PASSWORD,
+    Mails,
+    a_caller,
+    a_device,
+    an_email,
+)
 from trading_api.modules.auth.tests.conftest import MakeService
 from trading_api.modules.auth.tests.test_second_factor import Ann
+from trading_api.runtime.database import Database
 from trading_api.testkit.clocks import FixedClock
 
 ANN = ExternalUser("https://provider.test", "ann", "Ann@Example.com", True, "Ann Ternal", None)
@@ -90,7 +100,10 @@ async def test_enter_when_nobody_is_connected_then_a_user_is_made_and_stays_the_
 ) -> None:
     first = await door.enter()
     assert isinstance(first, SignIn)
-    assert first.user.email.folded == "ann@example.com"
+    assert (first.user.email.address, first.user.email.folded) == (
+        "Ann@example.com",
+        "ann@example.com",
+    )
     assert first.user.email_verified_at is not None and first.user.password_hash is None
     # Whoever has been connected stays so, whatever becomes of the address.
     provider.names = replace(ANN, email="new@example.com", is_email_verified=False)
@@ -119,7 +132,13 @@ async def test_enter_when_the_token_comes_again_then_refused(door: Door) -> None
 
 @pytest.mark.parametrize(
     "names",
-    [replace(ANN, is_email_verified=False), replace(ANN, email=None), replace(ANN, email="")],
+    [
+        replace(ANN, is_email_verified=False),
+        replace(ANN, email=None),
+        replace(ANN, email=""),
+        replace(ANN, email="ann at example.com"),
+        replace(ANN, email="ann@example.com\r\nBcc: eve@example.com"),
+    ],
 )
 async def test_enter_when_the_provider_does_not_vouch_then_refused(
     door: Door, provider: Vouching, names: ExternalUser
@@ -153,6 +172,46 @@ async def test_enter_when_a_registration_waits_then_its_password_is_good_for_not
     assert isinstance(found, SignIn) and found.user.activated_at == clock.now()
     with pytest.raises(CredentialsInvalidError):
         await log_in(service, clock)
+
+
+async def test_enter_when_a_user_is_connected_then_found_by_our_form_told_and_audited(
+    make_service: MakeService,
+    provider: Vouching,
+    clock: FixedClock,
+    mails: Mails,
+    database: Database,
+) -> None:
+    service = make_service(confirms_email=True)
+    written = "ann@xn--bcher-kva.example"
+    await service.registration.apply(
+        email=parse_email(written),
+        password=PASSWORD,
+        full_name="",
+        caller=a_caller(),
+        now=clock.now(),
+    )
+    await service.mail.deliver_due(now=clock.now())
+    ann = await service.registration.confirm_email(
+        token=mails.token(), password=PASSWORD, device=a_device(), now=clock.now()
+    )
+    door = Door(service, provider, clock)
+    provider.names = replace(ANN, email=written)
+    for _ in range(2):
+        found = await door.enter()
+        assert isinstance(found, SignIn) and found.user.id == ann.id
+    provider.names = replace(ANN, subject="bob", email="bob@example.com")
+    await door.enter()
+    await service.mail.deliver_due(now=clock.now())
+    told = [each.recipient for each in mails.sent if "provider google" in each.text]
+    assert told == [ann.email.address] == ["ann@bücher.example"]
+    async with database.snapshot() as transaction:
+        rows = await transaction.all(
+            sa.select(audit_entries.c.actor_id, audit_entries.c.detail)
+            .where(audit_entries.c.action == "provider_connect")
+            .order_by(audit_entries.c.sequence)
+        )
+    assert [row.detail for row in rows] == ["google: ann", "google: bob"]
+    assert rows[0].actor_id == ann.id
 
 
 async def test_enter_when_disabled_then_refused(

@@ -449,6 +449,7 @@ class OrdersSocket:
                 if payload.get("snapshot"):
                     assert recover is None, "a resumed stream needs no snapshot"
                     continue
+                assert payload["previous_offset"] == self.offset, "a hole"
                 self.offset = payload["offset"]
                 self.seen.append((self.offset, payload["payload"]))
 

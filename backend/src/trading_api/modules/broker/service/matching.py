@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from datetime import datetime
+from functools import partial
 
 import structlog
 
@@ -100,8 +101,8 @@ class MatchingService:
     async def reconcile(self, *, now: datetime) -> int:
         """Make reservations and brackets what orders and positions ask for; return the corrections.
 
-        Runs at start: a difference would be a fault of ours, so each is logged as an error. Quotes
-        that were missed are not made up for.
+        Runs at start: a difference would be a fault of ours, so each is logged as an error. An
+        account that fails keeps no other from trading. Quotes that were missed are not made up for.
         """
         corrected, after = 0, ""
         while True:
@@ -111,10 +112,13 @@ class MatchingService:
                 )
                 positions = await self._repository.list_positions_of(snapshot, found)
                 orders = await self._repository.list_live_orders_of(snapshot, found)
-            for account_id in found:
-                # Nearly all are right, and that takes no lock to see.
-                if _is_faulty(positions.get(account_id, []), orders.get(account_id, [])):
-                    corrected += await self._reconcile(account_id, now)
+            # Nearly all are right, and that takes no lock to see.
+            faulty = [
+                each for each in found if _is_faulty(positions.get(each, []), orders.get(each, []))
+            ]
+            corrected += await each_apart(
+                faulty, partial(self._reconcile, now=now), work="reconciling"
+            )
             if len(found) < _PAGE:
                 return corrected
             after = found[-1]

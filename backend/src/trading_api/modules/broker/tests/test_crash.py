@@ -12,6 +12,7 @@ import sqlalchemy as sa
 import trading_api
 from trading_api.modules.broker import tables
 from trading_api.modules.broker.domain.order import Order
+from trading_api.modules.broker.domain.position import Position
 from trading_api.modules.broker.repository import BrokerRepository
 from trading_api.modules.broker.service.apart import FAILURES
 from trading_api.modules.broker.tests import crash_point, crash_worker
@@ -87,6 +88,11 @@ class OneBrokenRepository(BrokerRepository):
             raise RuntimeError("broken")
         await super().save_order(transaction, order)
 
+    async def save_position(self, transaction: Transaction, position: Position) -> None:
+        if position.account_id in self.broken:
+            raise RuntimeError("broken")
+        await super().save_position(transaction, position)
+
 
 async def test_account_that_fails_stops_no_other(
     database: Database, clock: FixedClock, market: FakeMarket
@@ -124,7 +130,11 @@ async def test_account_that_fails_stops_no_other(
     assert await venue.margin.watch(lease=lease, now=venue.now) == 2
     assert await list_open() == [2, 0, 0]
     assert [count(work) - failed[work] for work in failed] == [1, 1]
+    async with venue.database.transaction() as transaction:
+        await transaction.execute(tables.positions.update().values(reserved_minor=1))
+    assert await venue.matching.reconcile(now=venue.now) == 2
     repository.broken = set()
+    assert await venue.matching.reconcile(now=venue.now) == 1
     assert await venue.meet(market.quote("140.00", "140.10")) == 1
     assert await venue.margin.watch(lease=lease, now=venue.now) == 1
     assert await list_open() == [0, 0, 0]

@@ -166,6 +166,54 @@ class LiveMarket:
             return EMPTY
         return self._seconds_between(int(minutes.time[0]), int(minutes.time[-1]) + MINUTE_SECONDS)
 
+    def forming(self) -> tuple[Sequence[int], Sequence[Sequence[int]]] | None:
+        """Return the minute that forms, and its seconds; None where none does."""
+        return None if self._forming is None else (self._forming, self._forming_seconds)
+
+    def take_forming(self, row: Sequence[int], seconds: Sequence[Sequence[int]]) -> None:
+        """Take over the forming minute as the provider's leader has it, with its seconds."""
+        forming = self._forming
+        if row[0] <= self.last_time or (forming is not None and row[0] < forming[0]):
+            return
+        if forming is not None and row[0] > forming[0]:
+            self._close_forming()
+        self._forming = list(row)
+        self._forming_seconds = [list(each) for each in seconds] if self._seconds_kept else []
+        self._changed()
+
+    def complete_forming(self, row: Sequence[int], seconds: Sequence[Sequence[int]]) -> bool:
+        """Add what another process heard of the forming minute and this one didn't.
+
+        For a process that begins to lead: of each second counts who heard more of it. Returns
+        whether that changed anything.
+        """
+        mine = self._forming
+        if row[0] <= self.last_time or (mine is not None and row[0] != mine[0]):
+            return False
+        if mine is None:
+            self.take_forming(row, seconds)
+            return True
+        if not self._seconds_kept:
+            if row[5] <= mine[5]:
+                return False
+            mine[1:] = [row[1], max(row[2], mine[2]), min(row[3], mine[3]), mine[4], row[5]]
+            self._changed()
+            return True
+        heard = {each[0]: list(each) for each in self._forming_seconds}
+        for each in seconds:
+            if each[0] not in heard or heard[each[0]][5] < each[5]:
+                heard[each[0]] = list(each)
+        union = [heard[second] for second in sorted(heard)]
+        if union == self._forming_seconds:
+            return False
+        self._forming_seconds = union
+        sums = aggregate.merge(
+            Columns.of_rows(union), np.zeros(len(union), np.int64), np.full(len(union), row[0])
+        )
+        self._forming = [int(column[0]) for column in sums.arrays()]
+        self._changed()
+        return True
+
     def take_closed(self, row: Sequence[int], seconds: Sequence[Sequence[int]] = ()) -> None:
         """Take over a final minute as the provider's leader built it, with its seconds."""
         forming = self._forming

@@ -128,6 +128,9 @@ class ProviderService:
             for each, count in (static or {}).items()
         ]
         self._must_load = False
+        self._must_ask = True
+        # Symbols of the providers that this process leads.
+        self._fed: dict[str, Sequence[str]] = {}
 
     async def list_providers(self) -> Sequence[ProviderStatus]:
         """Return how each provider is."""
@@ -192,10 +195,17 @@ class ProviderService:
         fed = [each for each in fed if each.symbol in markets]
         gates = {symbol: _gate_of(market) for symbol, market in markets.items()}
         stored = {symbol: int(market.series.bars.time[-1]) for symbol, market in markets.items()}
-        await run_together(
-            provider.stream(fed, lambda told: self._take(name, told, gates)),
-            self._keep_closing(name, stored, lease),
-        )
+        self._fed[name] = list(gates)
+        # A minute that another process led before is still to be told, and to be known, in whole.
+        self._tell_forming(name, self._fed[name], "forming")
+        self._bus.publish(TICK_CHANNEL + name, orjson.dumps({"ask": self._fed[name]}))
+        try:
+            await run_together(
+                provider.stream(fed, lambda told: self._take(name, told, gates)),
+                self._keep_closing(name, stored, lease),
+            )
+        finally:
+            del self._fed[name]
 
     def _take(self, name: str, told: ProviderTick, gates: Mapping[str, TickGate]) -> None:
         """Judge a tick, apply it, then tell the other processes."""
@@ -340,12 +350,27 @@ class ProviderService:
     # Following
 
     def hear(self, *, channel: str, payload: bytes) -> None:
-        """Take what another process tells of a provider; its own leader ignores it."""
+        """Take what another process tells of a provider, or asks of the one that leads it."""
         name = channel[len(TICK_CHANNEL) :]
         status = self._status.get(name)
-        if status is None or status.state is not ProviderState.STANDBY:
+        if status is None:
             return
         told = orjson.loads(payload)
+        leads = name in self._fed
+        if "ask" in told:
+            # A leader asks for what others heard before it led, others for what a leader has.
+            if leads and told["ask"] is None:
+                self._tell_forming(name, self._fed[name], "forming")
+            elif status.state is ProviderState.STANDBY and told["ask"] is not None:
+                self._tell_forming(name, told["ask"], "heard")
+            return
+        if leads and "heard" in told:
+            mine = self._market.find_live(symbol=told["s"])
+            if mine is not None and mine.complete_forming(told["heard"], told["seconds"]):
+                self._tell_forming(name, [told["s"]], "forming")
+            return
+        if status.state is not ProviderState.STANDBY or "heard" in told:
+            return
         market = self._market.find_live(symbol=told["s"])
         if market is None:
             self._must_load = True
@@ -359,6 +384,9 @@ class ProviderService:
                 seconds = [each for each in told["seconds"] if row[0] <= each[0] < end]
                 market.take_closed(row, seconds)
             return
+        if "forming" in told:
+            market.take_forming(told["forming"], told["seconds"])
+            return
         tick = Tick(told["s"], told["t"], told["l"], told["z"], told["b"], told["a"])
         market.apply(tick)
         self._note(name, ticks=status.ticks + 1, last_tick_us=tick.at_us)
@@ -366,6 +394,23 @@ class ProviderService:
     def note_bus_state(self, *, is_up: bool) -> None:
         """Read again what is stored once the bus is back: minutes may have passed unheard."""
         self._must_load = self._must_load or is_up
+        self._must_ask = self._must_ask or is_up
+
+    def _tell_forming(self, name: str, symbols: Sequence[str], what: str) -> None:
+        """Tell how the forming minutes began: ``forming`` as the leader, else ``heard``."""
+        for symbol in symbols:
+            market = self._market.find_live(symbol=symbol)
+            forming = None if market is None else market.forming()
+            if forming is not None:
+                row, seconds = forming
+                told = {"s": symbol, what: row, "seconds": seconds}
+                self._bus.publish(TICK_CHANNEL + name, orjson.dumps(told))
+
+    def _ask(self) -> None:
+        """Ask the leaders for the forming minutes, of which this process heard a part at most."""
+        for name, status in self._status.items():
+            if status.state is ProviderState.STANDBY:
+                self._bus.publish(TICK_CHANNEL + name, orjson.dumps({"ask": None}))
 
     async def follow(self) -> None:
         """Keep up with what is stored, by other processes or by this one, until cancelled."""
@@ -377,6 +422,10 @@ class ProviderService:
                 except Exception:
                     self._must_load = True
                     raise
+                self._must_ask = True
+            if self._must_ask and self._bus.is_up:
+                self._must_ask = False
+                self._ask()
             await self._market.settle()
             await asyncio.sleep(1.0)
 

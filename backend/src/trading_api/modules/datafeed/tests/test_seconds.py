@@ -346,3 +346,81 @@ async def test_a_newcomer_never_hears_of_bars_before_its_first(
         market_clock.advance(0.5)
         await broadcaster.broadcast()
     assert min(update["time"] for update in sink.payloads(feed)) >= second["time"]
+
+
+async def test_a_new_leader_learns_what_others_heard_of_the_forming_minute(
+    empty_database: Database, clock: FixedClock
+) -> None:
+    provider, bus = ScriptedProvider(a_context(clock)), LocalBus()
+    first, second, fresh = (
+        Process(empty_database, bus, clock, {"scripted": provider}, name) for name in "abc"
+    )
+    lease = await first.leases.acquire("provider-scripted")
+    running = asyncio.create_task(first.service.run(name="scripted", lease=lease))
+    led = first.service._status
+    await eventually(lambda: led["scripted"].state is ProviderState.STREAMING)
+    await second.market.load()
+    for price in ("100.50", "101.00", "100.25"):
+        clock.advance(1)
+        provider.tell(price, clock.now())
+    await eventually(lambda: led["scripted"].ticks == 3)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    bus.hearers = [each for each in bus.hearers if each[0] is not first]
+    clock.advance(6)
+    lease = await fresh.leases.acquire("provider-scripted")
+    running = asyncio.create_task(fresh.service.run(name="scripted", lease=lease))
+    try:
+        status = fresh.service._status
+        await eventually(lambda: status["scripted"].state is ProviderState.STREAMING)
+        provider.tell("99.75", clock.now())
+        await eventually(lambda: status["scripted"].ticks == 1)
+        assert len(await seconds_in(second, clock)) == 4
+        assert await seconds_in(fresh, clock) == await seconds_in(second, clock)
+        assert equal(await fresh.minutes(clock), await second.minutes(clock))
+        clock.advance(30)
+        await eventually(lambda: status["scripted"].bars == 1)
+        assert len(await seconds_in(second, clock)) == 4
+        async with empty_database.snapshot() as snapshot:
+            assert await check_market_data(snapshot) == []
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+
+async def test_a_process_that_came_late_asks_how_the_forming_minute_began(
+    empty_database: Database, clock: FixedClock
+) -> None:
+    provider, bus = ScriptedProvider(a_context(clock)), LocalBus()
+    leader = Process(empty_database, bus, clock, {"scripted": provider}, "a")
+    lease = await leader.leases.acquire("provider-scripted")
+    running = asyncio.create_task(leader.service.run(name="scripted", lease=lease))
+    late = Process(empty_database, bus, clock, {"scripted": provider}, "b")
+    following = None
+    try:
+        status = leader.service._status
+        await eventually(lambda: status["scripted"].state is ProviderState.STREAMING)
+        for price in ("100.50", "101.00", "100.25"):
+            clock.advance(1)
+            provider.tell(price, clock.now())
+        await eventually(lambda: status["scripted"].ticks == 3)
+        await late.market.load()
+        assert await seconds_in(late, clock) == []
+        following = asyncio.create_task(late.service.follow())
+
+        async def are_equal() -> bool:
+            mine, theirs = [await seconds_in(each, clock) for each in (leader, late)]
+            return mine == theirs and equal(await leader.minutes(clock), await late.minutes(clock))
+
+        await eventually(are_equal)
+        # And goes on from there.
+        clock.advance(1)
+        provider.tell("100.75", clock.now())
+        await eventually(lambda: status["scripted"].ticks == 4)
+        assert await are_equal()
+        assert len(await seconds_in(late, clock)) == 4
+    finally:
+        for task in (running, following):
+            if task is not None:
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)

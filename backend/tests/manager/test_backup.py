@@ -2,7 +2,9 @@
 
 import asyncio
 import json
+import sqlite3
 from collections.abc import AsyncIterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,9 @@ from trading_api.kernel.clock import SystemClock
 from trading_api.manager import backup, proofs
 from trading_api.manager.surroundings import look_around
 from trading_api.runtime.database import Database
+from trading_api.runtime.database.leases import LeaseLostError
 from trading_api.runtime.database.restored import RESTORED_TYPE, SEQUENCE_GAP
+from trading_api.testkit.bus import eventually
 from trading_api.testkit.http import access_token
 from trading_api.testkit.migrated import migrate
 
@@ -130,6 +134,14 @@ async def test_backup_when_money_moves_then_restored_copy_is_proven_at_one_insta
         await outbox.number(transaction, limit=100)
         newest = await transaction.scalar(sa.select(sa.func.max(outbox.table.c.sequence)))
     assert newest > found.sequences["wallet"]
+    # The same copy once more: what was published in between keeps its numbers.
+    lease = await process.hosted["wallet"].parts.leases.acquire("relay")
+    with pytest.raises(backup.BackupError, match="still run on the database of wallet"):
+        await backup.restore(process, folder, progress=quiet, patience_seconds=0)
+    await process.hosted["wallet"].parts.leases.release(lease)
+    second = await backup.restore(process, folder, progress=quiet)
+    assert second.sequences["wallet"] > newest
+    assert (second.violations, second.not_checked) == (found.violations, ())
 
 
 async def test_backup_when_broken_or_elsewhere_then_refused(
@@ -154,8 +166,57 @@ async def test_backup_when_broken_or_elsewhere_then_refused(
         backup.read_manifest(folder)
     with pytest.raises(backup.BackupError, match="no whole backup"):
         backup.read_manifest(tmp_path)
+    (tmp_path / "backup.json").write_text('{"modules": [{"module": "wallet"}]}')
+    with pytest.raises(backup.BackupError, match="isn't understood"):
+        backup.read_manifest(tmp_path)
     # Nothing of that touched the databases.
     assert (await client.get("/wallet")).json()["balance_usd"] == "10.00"
+
+
+async def test_backup_when_one_file_is_busy_then_the_others_are_written_meanwhile(
+    tmp_path: Path,
+) -> None:
+    paths = {name: tmp_path / f"{name}.db" for name in ("first", "second")}
+    with ExitStack() as stack:
+        one, other = (backup._connect(stack, paths[name]) for name in paths)
+        for each in (one, other):
+            each.execute("PRAGMA journal_mode = WAL")
+            each.execute("CREATE TABLE t (v)")
+        other.execute("BEGIN IMMEDIATE")
+        (tmp_path / "copy").mkdir()
+        copying = asyncio.create_task(
+            asyncio.to_thread(backup._copy_files, paths, tmp_path / "copy", quiet)
+        )
+        one.execute("PRAGMA busy_timeout = 0")
+
+        def is_taken() -> bool:
+            try:
+                one.execute("INSERT INTO t VALUES (1)")
+            except sqlite3.OperationalError:
+                return True
+            return False
+
+        await eventually(is_taken)
+        one.execute("PRAGMA busy_timeout = 2000")
+        one.execute("INSERT INTO t VALUES (2)")
+        assert not copying.done()
+        other.execute("COMMIT")
+        await copying
+        copied = backup._connect(stack, tmp_path / "copy" / "first.db")
+        assert copied.execute("SELECT max(v) FROM t").fetchone() == (2,)
+
+
+async def test_restore_when_a_relay_survived_it_then_it_lost_its_lease(
+    process: Any, tmp_path: Path
+) -> None:
+    leases = process.hosted["wallet"].parts.leases
+    survivor = await leases.acquire("relay")
+    folder = await backup.back_up(process, tmp_path / "b", now=CLOCK.now(), progress=quiet)
+    await leases.release(survivor)
+    await backup.restore(process, folder, progress=quiet, patience_seconds=0)
+    async with process.hosted["wallet"].context.require_database().transaction() as transaction:
+        with pytest.raises(LeaseLostError):
+            await leases.ensure_held(transaction, survivor)
 
 
 async def test_verify_when_a_ledger_is_edited_then_its_module_and_proof_are_named(

@@ -13,16 +13,19 @@ import hashlib
 import importlib
 import json
 import sqlite3
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
+import sqlalchemy.exc
 
 from trading_api import __version__
+from trading_api.ledger.checks import NotCheckedError
 from trading_api.manager.surroundings import Surroundings
 
 _APPLICATION = "trading_api.app"
@@ -36,8 +39,34 @@ Progress = Callable[[str, int, int], None]
 """Told what is copied, how much of it is done and how much there is."""
 
 
+PATIENCE_SECONDS = 7.0
+"""A killed process holds its leases for five seconds more."""
+
+_LOOK_SECONDS = 0.25
+_LOCK_SECONDS = 0.2
+"""Longest wait for one file's write lock while those before it are held; then all are let go."""
+
+_LOCK_ATTEMPTS = 100
+
+
 class BackupError(Exception):
     """A backup can't be made or used; the message says why and what to do."""
+
+
+@contextmanager
+def _in_words() -> Iterator[None]:
+    """Tell what a disk or a database refuses as a `BackupError`."""
+    asyncpg = importlib.import_module("asyncpg")
+    try:
+        yield
+    except (
+        OSError,
+        sqlite3.Error,
+        sa.exc.SQLAlchemyError,
+        asyncpg.PostgresError,
+        asyncpg.InterfaceError,
+    ) as error:
+        raise BackupError(f"{type(error).__name__}: {error}") from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,11 +92,13 @@ class Restored:
     Attributes:
         sequences: by module, what its new facts count on from.
         violations: what the proofs of the restored data found, by module.
+        not_checked: what could not be proven, and why.
     """
 
     modules: tuple[str, ...]
     sequences: dict[str, int]
     violations: dict[str, list[Any]]
+    not_checked: tuple[str, ...] = ()
 
 
 def compose(modules: Sequence[str], around: Surroundings) -> Any:
@@ -101,8 +132,14 @@ async def back_up(process: Any, folder: Path, *, now: datetime, progress: Progre
     """Write a backup of every composed module with a database into a new folder; return it.
 
     Raises:
-        BackupError: the folder isn't empty, or a database isn't at this program's revision.
+        BackupError: the folder isn't empty or can't be written, or a database can't be read or
+            isn't at this program's revision.
     """
+    with _in_words():
+        return await _back_up(process, folder, now, progress)
+
+
+async def _back_up(process: Any, folder: Path, now: datetime, progress: Progress) -> Path:
     await asyncio.to_thread(_make_folder, folder)
     hosted = _with_database(process)
     revisions = {name: await _revision_of(each) for name, each in hosted.items()}
@@ -146,7 +183,10 @@ def read_manifest(folder: Path) -> list[ModuleCopy]:
         found = json.loads((folder / _MANIFEST).read_text())
     except (FileNotFoundError, NotADirectoryError, ValueError) as error:
         raise BackupError(f"{folder} holds no whole backup ({_MANIFEST})") from error
-    copies = [ModuleCopy(**each) for each in found["modules"]]
+    try:
+        copies = [ModuleCopy(**each) for each in found["modules"]]
+    except (KeyError, TypeError) as error:
+        raise BackupError(f"{folder / _MANIFEST} isn't understood: {error!r}") from error
     for each in copies:
         try:
             digests = _digests(folder, list(each.files))
@@ -158,16 +198,32 @@ def read_manifest(folder: Path) -> list[ModuleCopy]:
     return copies
 
 
-async def restore(process: Any, folder: Path, *, progress: Progress) -> Restored:
+async def restore(
+    process: Any, folder: Path, *, progress: Progress, patience_seconds: float = PATIENCE_SECONDS
+) -> Restored:
     """Put a backup back over the composed modules' databases, then prove what is there.
 
-    Nobody else may use the databases meanwhile. Facts are numbered on from far above, event
-    streams begin anew, leases are free.
+    Nobody else may use the databases meanwhile, on any host: while a lease in one of them is held,
+    nothing is touched. Facts are numbered on from far above, event streams begin anew, leases are
+    free.
+
+    Args:
+        process: what `compose` built.
+        folder: what `back_up` wrote.
+        progress: told how far it is.
+        patience_seconds: how long a lease may still be held, as by a process that was just killed.
 
     Raises:
         BackupError: the backup isn't whole, is of another revision or kind of database, or lacks
-            a module.
+            a module; or processes still run on a database, or it can't be written.
     """
+    with _in_words():
+        return await _restore(process, folder, progress, patience_seconds)
+
+
+async def _restore(
+    process: Any, folder: Path, progress: Progress, patience_seconds: float
+) -> Restored:
     from trading_api.runtime.database.restored import begin_anew
 
     copies = {each.module: each for each in read_manifest(folder)}
@@ -184,6 +240,7 @@ async def restore(process: Any, folder: Path, *, progress: Progress) -> Restored
             )
     if mistakes:
         raise BackupError("\n".join(["the backup can't be restored here:", *sorted(mistakes)]))
+    await _ensure_unused(hosted, patience_seconds)
     sequences: dict[str, int] = {}
     for name, each in hosted.items():
         database = _database(each)
@@ -204,11 +261,48 @@ async def restore(process: Any, folder: Path, *, progress: Progress) -> Restored
         if raised is not None:
             sequences[name] = raised
     violations: dict[str, list[Any]] = {}
+    not_checked: list[str] = []
     for name, each in hosted.items():
         for proof in each.parts.proofs:
             progress(f"{name}: proving {proof.name}", 0, 0)
-            violations.setdefault(name, []).extend(await proof.run())
-    return Restored(tuple(hosted), sequences, violations)
+            try:
+                violations.setdefault(name, []).extend(await proof.run())
+            except NotCheckedError as error:
+                not_checked.append(f"{name}: {proof.name} not checked: {error}")
+    return Restored(tuple(hosted), sequences, violations, tuple(not_checked))
+
+
+async def _ensure_unused(hosted: dict[str, Any], patience_seconds: float) -> None:
+    await asyncio.gather(
+        *(_ensure_no_leases(name, each, patience_seconds) for name, each in hosted.items())
+    )
+
+
+async def _ensure_no_leases(name: str, hosted: Any, patience_seconds: float) -> None:
+    database, leases = _database(hosted), hosted.parts.leases
+    if leases is None or _has_no_file(database):
+        return
+    async with database.engine.connect() as connection:
+        has_leases = await connection.run_sync(
+            lambda sync: sa.inspect(sync).has_table("leases", schema=database.schema)
+        )
+    waited = 0.0
+    while has_leases:
+        async with database.snapshot() as snapshot:
+            held = await leases.list_held(snapshot)
+        if not held:
+            return
+        if waited >= patience_seconds:
+            owners = ", ".join(sorted({each.owner for each in held}))
+            raise BackupError(
+                f"processes still run on the database of {name} ({owners}): stop them"
+            )
+        await asyncio.sleep(_LOOK_SECONDS)
+        waited += _LOOK_SECONDS
+
+
+def _has_no_file(database: Any) -> bool:
+    return database.dialect == "sqlite" and not Path(str(database.url.database)).exists()
 
 
 def _make_folder(folder: Path) -> None:
@@ -246,10 +340,9 @@ def _digests(folder: Path, names: Sequence[str]) -> dict[str, str]:
 
 def _copy_files(paths: dict[str, Path], folder: Path, progress: Progress) -> None:
     with ExitStack() as stack:
-        writers = [_connect(stack, path) for _, path in sorted(paths.items())]
+        writers = [_connect(stack, path, _LOCK_SECONDS) for _, path in sorted(paths.items())]
         readers = {name: _connect(stack, path) for name, path in sorted(paths.items())}
-        for writer in writers:
-            writer.execute("BEGIN IMMEDIATE")
+        _lock_all(writers)
         for reader in readers.values():
             reader.execute("BEGIN")
             # A transaction begins to see with its first read.
@@ -270,8 +363,26 @@ def _copy_files(paths: dict[str, Path], folder: Path, progress: Progress) -> Non
             (folder / f"{name}.db").chmod(0o600)
 
 
-def _connect(stack: ExitStack, path: Path) -> sqlite3.Connection:
-    connection = sqlite3.connect(path, timeout=10, isolation_level=None)
+def _lock_all(writers: Sequence[sqlite3.Connection]) -> None:
+    """Take every write lock; none is held while a busy one is waited for longer than a moment."""
+    for _ in range(_LOCK_ATTEMPTS):
+        try:
+            for writer in writers:
+                writer.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError as error:
+            for writer in writers:
+                if writer.in_transaction:
+                    writer.execute("ROLLBACK")
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
+                raise
+            time.sleep(_LOCK_SECONDS)
+        else:
+            return
+    raise BackupError("the databases were never free at the same moment: try again")
+
+
+def _connect(stack: ExitStack, path: Path, timeout_seconds: float = 10) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, timeout=timeout_seconds, isolation_level=None)
     stack.callback(connection.close)
     return connection
 

@@ -331,7 +331,7 @@ def verify(modules: ModulesArgument = None, as_json: JsonOption = False) -> None
     around = look_around()
     known, enabled = _select_modules(around.merged)
     _ensure_known(modules or [], known)
-    found = asyncio.run(proofs.prove(tuple(modules or enabled), around))
+    found = _or_fail(lambda: asyncio.run(proofs.prove(tuple(modules or enabled), around)))
     if as_json:
         typer.echo(json.dumps([each.to_dict() for each in found], indent=1))
     else:
@@ -410,6 +410,7 @@ def restore(
                     "modules": found.modules,
                     "sequences": found.sequences,
                     "violations": [f"{each.id} {each.subject}: {each.message}" for each in broken],
+                    "not_checked": found.not_checked,
                 },
                 indent=1,
             )
@@ -417,11 +418,12 @@ def restore(
     else:
         for each in broken[:100]:
             typer.echo(f"{each.id} {each.subject}: {each.message}", err=True)
-        typer.echo(
-            f"Restored {', '.join(found.modules)}; {len(broken)} violations found."
-            if broken
-            else f"Restored {', '.join(found.modules)}; every proof holds."
-        )
+        for reason in found.not_checked:
+            typer.echo(reason, err=True)
+        verdict = f"{len(broken)} violations found" if broken else "every proof holds"
+        if found.not_checked:
+            verdict += f", {len(found.not_checked)} not checked"
+        typer.echo(f"Restored {', '.join(found.modules)}; {verdict}.")
     raise typer.Exit(EXIT_CORRUPT_DATA if broken else 0)
 
 
@@ -645,7 +647,7 @@ T = TypeVar("T")
 
 
 def _or_fail(work: Callable[[], T]) -> T:
-    """Run work on backups; what stops it is a failure with its message, not a traceback."""
+    """Run work on databases; what stops it is a failure with its message, not a traceback."""
     from trading_api.kernel.errors import TradingError
     from trading_api.manager.backup import BackupError
 
@@ -671,14 +673,12 @@ def _show_proofs(found: list[Any]) -> None:
     for each in found:
         for violation in each.violations[:100]:
             typer.echo(f"{each.module}: {violation.id} {violation.subject}: {violation.message}")
-    open_ones = [each for each in found if each.not_checked is not None]
-    for each in open_ones:
+    unchecked = [each for each in found if each.not_checked is not None]
+    for each in unchecked:
         typer.echo(f"{each.module}: {each.proof} not checked: {each.not_checked}")
     broken = sum(len(each.violations) for each in found)
-    verdict = f"{broken} violations" if broken else "Every proof that was made holds"
-    if not open_ones:
-        verdict = f"{broken} violations" if broken else "Every proof holds"
-    typer.echo(f"{verdict}; {len(open_ones)} not checked." if open_ones else f"{verdict}.")
+    verdict = f"{broken} violations" if broken else "Every proof holds"
+    typer.echo(f"{verdict}, {len(unchecked)} not checked." if unchecked else f"{verdict}.")
 
 
 def _console() -> Any:

@@ -142,9 +142,20 @@ class Leases:
                 self._table.update().where(self._is(lease)).values(expires_at_us=0)
             )
 
+    async def list_held(self, transaction: Transaction) -> list[Lease]:
+        """Return every lease whose time isn't over, by name; a running process renews its own."""
+        rows = await transaction.all(
+            sa.select(self._table)
+            .where(self._table.c.expires_at_us > to_us(self._clock.now()))
+            .order_by(self._table.c.name)
+        )
+        return [Lease(row.name, row.owner, row.fencing) for row in rows]
+
     async def release_all(self, transaction: Transaction) -> None:
-        """Free every lease, whoever held it; for a database that nobody uses yet."""
-        await transaction.execute(self._table.update().values(expires_at_us=0))
+        """Free every lease for a database that was replaced; whoever held one has lost it."""
+        await transaction.execute(
+            self._table.update().values(expires_at_us=0, fencing=self._table.c.fencing + 1)
+        )
 
     async def _insert(self, transaction: Transaction, name: str) -> Lease | None:
         insert = postgresql.insert if transaction.dialect == "postgresql" else sqlite.insert

@@ -16,7 +16,11 @@ from trading_api.runtime.database.outbox import Outbox
 from trading_api.runtime.database.transactions import Database, Transaction
 
 SEQUENCE_GAP: Final = 1_000_000_000
-"""Facts that may have been published since the backup, at most: three years at ten a second."""
+"""Facts that may have been published since the backup, at most: three years at ten a second.
+
+Beyond that the clock in microseconds is the number to begin at: no module publishes a million facts
+a second, so restoring the same copy again begins above all that was published in between.
+"""
 
 RESTORED_TYPE: Final = "platform.database.restored"
 """Type of the fact that carries the new number; nobody handles it."""
@@ -55,7 +59,7 @@ async def _raise_sequence(
 ) -> int:
     table, now_us = outbox.table, to_us(clock.now())
     last = await transaction.scalar(sa.select(sa.func.max(table.c.sequence)))
-    raised = int(last or 0) + SEQUENCE_GAP
+    raised = max(int(last or 0) + SEQUENCE_GAP, now_us)
     await transaction.execute(
         table.insert(),
         {

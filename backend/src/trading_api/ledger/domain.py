@@ -409,12 +409,10 @@ def post(
         LedgerInvariantError: A posting has not its account's currency, or the entry crosses books.
     """
     book = ensure_accounts_agree(entry, accounts)
-    after = {
-        account_id: replace(
-            state, held_minor=state.held_minor - (released or {}).get(account_id, 0)
-        )
-        for account_id, state in states.items()
-    }
+    after = dict(states)
+    for account_id, released_minor in (released or {}).items():
+        state = after[account_id]
+        after[account_id] = replace(state, held_minor=state.held_minor - released_minor)
     posted: list[PostedPosting] = []
     for position, posting in enumerate(entry.postings):
         state = after.get(posting.account_id)
@@ -712,22 +710,28 @@ def canonical_json(document: Mapping[str, object]) -> bytes:
         LedgerInvariantError: A float or another value without one exact form.
     """
     _ensure_exact(document)
-    return json.dumps(
-        document, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
-    ).encode()
+    return _CANONICAL.encode(document).encode()
+
+
+_CANONICAL: Final = json.JSONEncoder(
+    sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+)
+_EXACT: Final = frozenset({str, int, bool, type(None)})
 
 
 def _ensure_exact(value: object) -> None:
-    match value:
-        case None | bool() | int() | str():
-            return
-        case Mapping():
-            for key, item in value.items():
-                if not isinstance(key, str):
-                    raise LedgerInvariantError(f"{key!r} is no text")
+    # Types first and no pattern matching: every posting comes by here with its whole entry.
+    if type(value) in _EXACT:
+        return
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            if not isinstance(key, str):
+                raise LedgerInvariantError(f"{key!r} is no text")
+            if type(item) not in _EXACT:
                 _ensure_exact(item)
-        case list() | tuple():
-            for item in value:
+    elif isinstance(value, list | tuple):
+        for item in value:
+            if type(item) not in _EXACT:
                 _ensure_exact(item)
-        case _:
-            raise LedgerInvariantError(f"{type(value).__name__} has no canonical form")
+    elif not isinstance(value, str | int):
+        raise LedgerInvariantError(f"{type(value).__name__} has no canonical form")

@@ -58,6 +58,7 @@ from trading_api.ledger.errors import (
     LedgerInvariantError,
 )
 from trading_api.ledger.ports import Dialect, LedgerTransaction
+from trading_api.ledger.sets import Sets
 from trading_api.ledger.tables import LedgerTables
 
 _HALF = 10**9
@@ -116,11 +117,6 @@ class _Statements:
         self.load_accounts = select(accounts).where(
             accounts.c.account_id.in_(bindparam("account_ids", expanding=True))
         )
-        self.lock_accounts = (
-            self.load_accounts.where(accounts.c.is_customer)
-            .order_by(accounts.c.account_id)
-            .with_for_update()
-        )
         self.save_state = (
             update(accounts)
             .where(
@@ -145,25 +141,6 @@ class _Statements:
         self.insert_account = _insert_or_skip(accounts)
         self.insert_entry = _insert_or_skip(tables.entries)
         self.insert_hold = _insert_or_skip(tables.holds)
-        entries = tables.entries
-        self.find_entry_ids = select(entries.c.entry_id).where(
-            entries.c.entry_id.in_(bindparam("entry_ids", expanding=True))
-        )
-        self.insert_entries = insert(entries)
-        self.insert_all_postings = insert(postings)
-        signed = case(
-            (postings.c.side == Side.DEBIT.value, postings.c.amount_minor),
-            else_=-postings.c.amount_minor,
-        )
-        self.sum_stored = (
-            select(
-                postings.c.entry_id,
-                func.count().label("posting_count"),
-                func.sum(signed).label("difference"),
-            )
-            .where(postings.c.entry_id.in_(bindparam("entry_ids", expanding=True)))
-            .group_by(postings.c.entry_id, postings.c.currency)
-        )
         self.insert_postings = insert(postings).returning(
             postings.c.side, postings.c.amount_minor, postings.c.currency
         )
@@ -192,6 +169,7 @@ class Ledger:
         self._statements = _Statements(tables)
         # Identities never change, so committed ones need not be read again.
         self._known: dict[str, LedgerAccount] = {}
+        self._sets_of: dict[Dialect, Sets] = {}
 
     async def open_accounts(
         self,
@@ -225,10 +203,12 @@ class Ledger:
 
         House accounts among the ids are left out.
         """
-        rows = await transaction.all(
-            self._statements.lock_accounts, {"account_ids": sorted(account_ids)}
-        )
-        return {row.account_id: _state_of(row) for row in rows}
+        rows = await self._sets(transaction).lock_states(transaction, account_ids)
+        accounts = await self._load_accounts(transaction, {row[0] for row in rows})
+        return {
+            account_id: AccountState(accounts[account_id], balance, held, sequence, digest, at_us)
+            for account_id, balance, held, sequence, digest, at_us in rows
+        }
 
     async def post_entry(
         self, transaction: LedgerTransaction, entry: Entry, *, recorded_at: datetime
@@ -271,7 +251,8 @@ class Ledger:
         states = await self.lock_accounts(transaction, account_ids)
         accounts = {account_id: state.account for account_id, state in states.items()}
         accounts |= await self._load_accounts(transaction, account_ids - accounts.keys())
-        stored = await self._find_ids(transaction, [entry.entry_id for entry in entries])
+        ids = [entry.entry_id for entry in entries]
+        stored = await self._sets(transaction).find_entry_ids(transaction, ids)
         before = dict(states)
         written: dict[str, PostedEntry] = {}
         reversed_ids: set[str | None] = {None}
@@ -588,6 +569,12 @@ class Ledger:
             for (type_, book, code, scale), found in sorted(sums.items())
         ]
 
+    def _sets(self, transaction: LedgerTransaction) -> Sets:
+        found = self._sets_of.get(transaction.dialect)
+        if found is None:
+            found = self._sets_of[transaction.dialect] = Sets(self._tables, transaction.dialect)
+        return found
+
     async def _lock_for(
         self, transaction: LedgerTransaction, entry: Entry
     ) -> tuple[dict[str, LedgerAccount], dict[str, AccountState]]:
@@ -644,10 +631,6 @@ class Ledger:
             await self._save_state(transaction, states[account_id], posted.states[account_id])
         return posted
 
-    async def _find_ids(self, transaction: LedgerTransaction, entry_ids: Sequence[str]) -> set[str]:
-        rows = await transaction.all(self._statements.find_entry_ids, {"entry_ids": entry_ids})
-        return {row.entry_id for row in rows}
-
     async def _decide(
         self,
         transaction: LedgerTransaction,
@@ -683,31 +666,17 @@ class Ledger:
         before: Mapping[str, AccountState],
         after: Mapping[str, AccountState],
     ) -> None:
-        await transaction.execute(
-            self._statements.insert_entries, [_entry_values(each) for each in posted]
-        )
-        await transaction.execute(
-            self._statements.insert_all_postings,
-            [_posting_values(each, line) for each in posted for line in each.postings],
-        )
         changed = sorted(each for each in after if after[each] != before[each])
-        if changed:
-            await transaction.execute(
-                self._statements.save_state,
-                [_state_values(before[each], after[each]) for each in changed],
-            )
-        # A driver doesn't say how many rows each of many parameter sets changed: look.
-        ids = [each.entry.entry_id for each in posted]
-        sums = await transaction.all(self._statements.sum_stored, {"entry_ids": ids})
-        stored_count = sum(row.posting_count for row in sums)
-        if stored_count != sum(len(each.postings) for each in posted) or any(
-            row.difference for row in sums
-        ):
-            raise LedgerInvariantError("a batch was not stored as it was decided")
-        rows = await transaction.all(self._statements.load_accounts, {"account_ids": changed})
-        for row in rows:
-            if _state_of(row) != after[row.account_id]:
-                raise LedgerInvariantError(f"{row.account_id} changed under its lock")
+        await self._sets(transaction).write(
+            transaction,
+            [tuple(_entry_values(each).values()) for each in posted],
+            [
+                tuple(_posting_values(each, line).values())
+                for each in posted
+                for line in each.postings
+            ],
+            [_moved(before[each], after[each]) for each in changed],
+        )
 
     async def _replay(self, transaction: LedgerTransaction, entry: Entry) -> PostedEntry:
         first = await self.get_entry(transaction, entry.entry_id)
@@ -987,6 +956,21 @@ def _posting_values(posted: PostedEntry, line: PostedPosting) -> dict[str, Any]:
         "running_balance_minor": line.running_balance_minor,
         "chain_hash": line.chain_hash,
     }
+
+
+def _moved(before: AccountState, after: AccountState) -> tuple[Any, ...]:
+    """Return what `Sets.write` wants of a state."""
+    return (
+        after.balance_minor,
+        after.held_minor,
+        after.last_sequence,
+        after.last_hash,
+        after.last_posted_at_us,
+        before.account.account_id,
+        before.last_sequence,
+        before.balance_minor,
+        before.held_minor,
+    )
 
 
 def _state_values(before: AccountState, after: AccountState) -> dict[str, Any]:

@@ -28,6 +28,11 @@ class LedgerTransaction(Protocol):
     ) -> CursorResult[Any]:
         """Run one statement; a sequence of parameters runs it once for each."""
 
+    async def execute_raw(
+        self, statement: str, parameters: tuple[Any, ...] | list[Any]
+    ) -> CursorResult[Any]:
+        """Run the driver's own SQL with its own marks; a list of rows runs it once for each."""
+
     async def all(
         self, statement: Executable, parameters: Mapping[str, Any] | None = None
     ) -> Sequence[Row[Any]]:

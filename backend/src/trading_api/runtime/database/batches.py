@@ -48,7 +48,7 @@ class Batches(Generic[I, R]):
         self._waiting.append((item, outcome))
         if self._task is None or self._task.done():
             self._task = asyncio.ensure_future(self._drain())
-        return await asyncio.shield(outcome)
+        return await outcome
 
     async def _drain(self) -> None:
         while self._waiting:

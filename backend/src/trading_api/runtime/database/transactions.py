@@ -88,6 +88,24 @@ class Transaction:
             await self._run(self._later)
         return await self._execute(statement, parameters)
 
+    async def execute_raw(
+        self, statement: str, parameters: tuple[Any, ...] | list[Any]
+    ) -> CursorResult[Any]:
+        """Run the driver's own SQL, for statements whose building would cost more than their run.
+
+        Args:
+            statement: with the driver's marks: ``$1`` on PostgreSQL, ``?`` on SQLite.
+            parameters: one tuple, or a list of tuples to run it once for each.
+        """
+        if self._later:
+            await self._run(self._later)
+        if self.dialect == "sqlite":
+            assert self.connection.sync_connection is not None, "the connection is open"
+            return await greenlet_spawn(
+                self.connection.sync_connection.exec_driver_sql, statement, parameters
+            )
+        return await self.connection.exec_driver_sql(statement, parameters)
+
     def later(
         self, statement: Executable, parameters: Mapping[str, Any], *, is_unread: bool = False
     ) -> None:

@@ -411,8 +411,9 @@ def post(
     book = ensure_accounts_agree(entry, accounts)
     after = dict(states)
     for account_id, released_minor in (released or {}).items():
-        state = after[account_id]
-        after[account_id] = replace(state, held_minor=state.held_minor - released_minor)
+        held_minor = after[account_id].held_minor - released_minor
+        after[account_id] = replace(after[account_id], held_minor=held_minor)
+    recorded_at_us = to_us(recorded_at)
     posted: list[PostedPosting] = []
     for position, posting in enumerate(entry.postings):
         state = after.get(posting.account_id)
@@ -433,12 +434,13 @@ def post(
             ),
         )
         posted.append(PostedPosting(position, posting, sequence, balance_minor, digest))
-        after[posting.account_id] = replace(
-            state,
+        after[posting.account_id] = AccountState(
+            account=state.account,
             balance_minor=balance_minor,
+            held_minor=state.held_minor,
             last_sequence=sequence,
             last_hash=digest,
-            last_posted_at_us=to_us(recorded_at),
+            last_posted_at_us=recorded_at_us,
         )
     for account_id, state in after.items():
         ensure_covered(states[account_id], state)

@@ -1,8 +1,8 @@
 """Statements that read or write many rows at once, in each driver's own SQL.
 
-A batch of entries costs as many of them as a single one. They are built once per ledger and carry
-whole columns as parameters: arrays on PostgreSQL; on SQLite JSON to find rows by, and the driver's
-list of rows to write. SQLAlchemy would build the statement anew for every number of rows.
+A batch of entries costs as many of them as a single one. They are built once per ledger; all rows
+are one parameter: JSON on PostgreSQL, the driver's list of rows on SQLite. SQLAlchemy would build a
+statement anew for every number of rows.
 """
 
 import json
@@ -106,10 +106,9 @@ class Sets:
             LedgerInvariantError: What the database says it has written isn't that; roll back.
         """
         if self._is_postgresql:
-            columns = (*zip(*entries, strict=True), *zip(*postings, strict=True))
-            of_states = [*zip(*states, strict=True)] or [()] * (len(STATE_COLUMNS) + len(_GUARDS))
+            rows = (entries, postings, states)
             found = await transaction.execute_raw(
-                self._write, tuple(list(each) for each in (*columns, *of_states))
+                self._write, tuple(json.dumps(each, ensure_ascii=False) for each in rows)
             )
             written = tuple(found.one())
         else:
@@ -120,12 +119,9 @@ class Sets:
                 changed = (await transaction.execute_raw(self._update, list(states))).rowcount
             # What was written is read again: balanced by what is there, not by what was sent.
             ids = self._ids([each[0] for each in entries])
-            sums = (await transaction.execute_raw(self._sum, (ids,))).all()
-            written = (
-                sum(count for count, _ in sums),
-                sum(1 for _, difference in sums if difference),
-                changed,
-            )
+            sums: Sequence[Values] = (await transaction.execute_raw(self._sum, (ids,))).all()
+            unbalanced = sum(1 for row in sums if row[1])
+            written = (sum(row[0] for row in sums), unbalanced, changed)
         if written != (len(postings), 0, len(states)):
             raise LedgerInvariantError("a batch was not stored as it was decided")
 
@@ -134,22 +130,20 @@ class Sets:
 
     def _write_sql(self, tables: LedgerTables) -> str:
         """Return one statement for all three tables that counts what it wrote."""
-        first = 1
         parts = []
-        for name, columns, table in (
-            (self._entries, ENTRY_COLUMNS, tables.entries),
-            (self._postings, POSTING_COLUMNS, tables.postings),
+        for number, name, columns, table in (
+            (1, self._entries, ENTRY_COLUMNS, tables.entries),
+            (2, self._postings, POSTING_COLUMNS, tables.postings),
         ):
-            rows = _unnest([(table, each) for each in columns], first)
-            parts.append(f"INSERT INTO {name} ({', '.join(columns)}) SELECT * FROM {rows}")  # noqa: S608
-            first += len(columns)
+            rows = _rows(number, [(table, each) for each in columns])
+            parts.append(f"INSERT INTO {name} ({', '.join(columns)}) {rows}")
         moved = [*STATE_COLUMNS, *(f"of_{each}" for each in _GUARDS)]
-        rows = _unnest([(tables.accounts, each) for each in (*STATE_COLUMNS, *_GUARDS)], first)
+        rows = _rows(3, [(tables.accounts, each) for each in (*STATE_COLUMNS, *_GUARDS)])
         sets = ", ".join(f"{each} = n.{each}" for each in STATE_COLUMNS)
         where = " AND ".join(f"a.{each} = n.of_{each}" for each in _GUARDS)
         update = (
             f"UPDATE {self._accounts} a SET {sets}"  # noqa: S608
-            f" FROM {rows} AS n({', '.join(moved)}) WHERE {where} RETURNING 1"
+            f" FROM ({rows}) AS n({', '.join(moved)}) WHERE {where} RETURNING 1"
         )
         return (
             f"WITH e AS ({parts[0]}),"  # noqa: S608
@@ -167,9 +161,10 @@ def _insert(table: str, columns: Sequence[str]) -> str:
     return f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({marks})"  # noqa: S608
 
 
-def _unnest(columns: Sequence[tuple[Table, str]], first: int) -> str:
-    arrays = (
-        f"${number}::{_TYPES[type(table.c[name].type)]}[]"
-        for number, (table, name) in enumerate(columns, start=first)
+def _rows(number: int, columns: Sequence[tuple[Table, str]]) -> str:
+    """Return a SELECT of the rows of a parameter: JSON, a list of lists."""
+    values = ", ".join(
+        f"CAST(r->>{place} AS {_TYPES[type(table.c[name].type)]})"
+        for place, (table, name) in enumerate(columns)
     )
-    return f"unnest({', '.join(arrays)})"
+    return f"SELECT {values} FROM jsonb_array_elements(${number}::text::jsonb) AS r"  # noqa: S608

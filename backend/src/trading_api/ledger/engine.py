@@ -417,6 +417,12 @@ class Ledger:
         )
         return entry_of(row, lines)
 
+    async def find_accounts(
+        self, transaction: LedgerTransaction, account_ids: Collection[str]
+    ) -> dict[str, LedgerAccount]:
+        """Return accounts' identities by id; unknown ones are absent."""
+        return await self._load_accounts(transaction, account_ids)
+
     async def get_account(self, transaction: LedgerTransaction, account_id: str) -> LedgerAccount:
         """Return an account's identity.
 

@@ -25,6 +25,10 @@ R = TypeVar("R")
 Handler = Callable[[Transaction, Sequence[I]], Awaitable[Sequence[R | TradingError]]]
 
 
+class BatchSplitError(Exception):
+    """A handler's word that these items must be done one by one; the message says why."""
+
+
 class Batches(Generic[I, R]):
     """Collects items and hands them to a handler, several at a time.
 
@@ -62,6 +66,9 @@ class Batches(Generic[I, R]):
         items = [item for item, _ in batch]
         try:
             outcomes = await self._database.group(partial(self._handle, items))
+        except BatchSplitError as error:
+            log.info("batch_split", size=len(batch), reason=str(error))
+            return False
         except Exception:
             log.warning("batch_replayed", size=len(batch), exc_info=True)
             return False

@@ -6,7 +6,8 @@ free again.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -18,10 +19,11 @@ from trading_api.kernel.errors import (
     FieldError,
     IdempotencyKeyReusedError,
     RequestInProgressError,
+    TradingError,
 )
 from trading_api.runtime.database import statements
 from trading_api.runtime.database.schema import Id, Instant
-from trading_api.runtime.database.transactions import Transaction
+from trading_api.runtime.database.transactions import Dialect, Transaction
 
 RETENTION = timedelta(days=7)
 
@@ -41,6 +43,27 @@ def table(metadata: sa.MetaData) -> sa.Table:
         sa.Column("result", sa.Text),
         sa.Column("created_at_us", Instant, nullable=False),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A request that may be repeated.
+
+    Attributes:
+        operation: method and route, or the use case's name.
+        key: None switches the whole mechanism off.
+        body: the request in canonical, JSON-ready form; numbers as text.
+    """
+
+    user_id: str
+    operation: str
+    key: str | None
+    body: Mapping[str, Any]
+
+    @property
+    def place(self) -> tuple[str, str, str] | None:
+        """Return what is claimed; None without a key."""
+        return None if self.key is None else (self.user_id, self.operation, self.key)
 
 
 class Idempotency:
@@ -88,6 +111,32 @@ class Idempotency:
         if row is None or row.result is None:
             raise _in_progress()
         return _result_of(row, canonical)
+
+    async def begin_many(
+        self, transaction: Transaction, claims: Sequence[Claim]
+    ) -> list[dict[str, Any] | TradingError | None]:
+        """Claim keys, no two the same, as the transaction's first statement.
+
+        Returns:
+            For each what ``begin`` would return or raise.
+
+        Raises:
+            RequestInProgressError: one of the first requests didn't finish within two seconds.
+        """
+        keyed = {each.place: each for each in claims if each.place is not None}
+        taken = keyed.keys() - await self._insert_many(transaction, keyed)
+        rows = await self._read_many(transaction, sorted(taken))
+        return [self._found(each, rows) if each.place in taken else None for each in claims]
+
+    async def release(self, transaction: Transaction, claims: Sequence[Claim]) -> None:
+        """Let go what ``begin_many`` claimed for requests that were refused: nothing happened."""
+        places = [each.place for each in claims if each.place is not None]
+        if places:
+            name = statements.name_of(self._table, transaction.dialect)
+            await transaction.execute_raw(
+                f"DELETE FROM {name} WHERE {_is_at(transaction.dialect)}",  # noqa: S608
+                (json.dumps(places),),
+            )
 
     async def find(
         self,
@@ -140,6 +189,53 @@ class Idempotency:
         )
         return result.rowcount
 
+    def _found(
+        self, claim: Claim, rows: Mapping[tuple[str, str, str] | None, sa.Row[Any]]
+    ) -> dict[str, Any] | TradingError:
+        row = rows.get(claim.place)
+        if row is None or row.result is None:
+            return _in_progress()
+        try:
+            return _result_of(row, _canonical(claim.body))
+        except IdempotencyKeyReusedError as error:
+            return error
+
+    async def _insert_many(
+        self, transaction: Transaction, keyed: Mapping[tuple[str, str, str], Claim]
+    ) -> set[tuple[str, str, str]]:
+        if not keyed:
+            return set()
+        now_us = to_us(self._clock.now())
+        # In one order for all, so that two who claim the same keys never wait for one another.
+        rows = [(*place, _canonical(keyed[place].body), now_us) for place in sorted(keyed)]
+        types = ("text", "text", "text", "text", "bigint")
+        try:
+            found = await transaction.execute_raw(
+                f"INSERT INTO {statements.name_of(self._table, transaction.dialect)}"
+                " (user_id, operation, key, body, created_at_us)"
+                f" {statements.rows_of(types, transaction.dialect)}"
+                " ON CONFLICT DO NOTHING RETURNING user_id, operation, key",
+                (json.dumps(rows, ensure_ascii=False),),
+            )
+        except DBAPIError as error:
+            if getattr(error.orig, "sqlstate", None) == _LOCK_NOT_AVAILABLE:
+                raise _in_progress() from error
+            raise
+        return {(row.user_id, row.operation, row.key) for row in found}
+
+    async def _read_many(
+        self, transaction: Transaction, places: Sequence[tuple[str, str, str]]
+    ) -> dict[tuple[str, str, str] | None, sa.Row[Any]]:
+        if not places:
+            return {}
+        name = statements.name_of(self._table, transaction.dialect)
+        rows = await transaction.execute_raw(
+            f"SELECT user_id, operation, key, body, result FROM {name}"  # noqa: S608
+            f" WHERE {_is_at(transaction.dialect)}",
+            (json.dumps(places, ensure_ascii=False),),
+        )
+        return {(row.user_id, row.operation, row.key): row for row in rows}
+
     async def _read(
         self, transaction: Transaction, user_id: str, operation: str, key: str
     ) -> sa.Row[Any] | None:
@@ -165,6 +261,11 @@ class Idempotency:
             statements.insert_or_skip(self._table, transaction.dialect, *row), row
         )
         return result.rowcount == 1
+
+
+def _is_at(dialect: Dialect) -> str:
+    places = statements.rows_of(("text", "text", "text"), dialect)
+    return f"(user_id, operation, key) IN ({places})"
 
 
 def _result_of(row: sa.Row[Any], canonical: str) -> dict[str, Any]:

@@ -68,7 +68,21 @@ class Outbox:
         occurred_at: datetime,
         key_sequence: int | None = None,
     ) -> str:
-        """Write an event into the caller's transaction and return its id.
+        """Do what ``write`` does."""
+        return self.write(
+            transaction, event, key=key, occurred_at=occurred_at, key_sequence=key_sequence
+        )
+
+    def write(
+        self,
+        transaction: Transaction,
+        event: Event,
+        *,
+        key: str,
+        occurred_at: datetime,
+        key_sequence: int | None = None,
+    ) -> str:
+        """Write an event into the caller's transaction, as of this context; return its id.
 
         For events of one key to keep their order the caller locks the key's row first.
         """

@@ -3,7 +3,8 @@
 Each takes its values as parameters, by column name, so it can run for one row or for many.
 """
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any, Literal
 
@@ -53,6 +54,38 @@ def update(table: sa.Table, keys: tuple[str, ...], columns: tuple[str, ...]) -> 
 def keyed(keys: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
     """Return the parameters of an ``update``."""
     return {**{f"{KEY_PREFIX}{name}": value for name, value in keys.items()}, **values}
+
+
+@cache
+def name_of(table: sa.Table, dialect: Dialect) -> str:
+    """Return a table's name, schema included, for SQL of the driver's own."""
+    module = sqlite if dialect == "sqlite" else postgresql
+    name: str = module.dialect().identifier_preparer.format_table(table)
+    return name
+
+
+def is_listed(dialect: Dialect) -> str:
+    """Return SQL behind a column: its text is in the one parameter, a ``list_of``."""
+    return "IN (SELECT value FROM json_each(?))" if dialect == "sqlite" else "= ANY($1::text[])"
+
+
+def list_of(texts: Sequence[str], dialect: Dialect) -> Any:
+    """Return the parameter of ``is_listed``."""
+    return json.dumps(texts) if dialect == "sqlite" else list(texts)
+
+
+def rows_of(types: Sequence[str], dialect: Dialect) -> str:
+    """Return a SELECT of the rows in the one parameter: JSON, a list of lists.
+
+    Args:
+        types: PostgreSQL's, of each column.
+        dialect: where it runs.
+    """
+    if dialect == "sqlite":
+        values = ", ".join(f"json_extract(value, '$[{place}]')" for place in range(len(types)))
+        return f"SELECT {values} FROM json_each(?) WHERE true"  # noqa: S608
+    values = ", ".join(f"CAST(r->>{place} AS {kind})" for place, kind in enumerate(types))
+    return f"SELECT {values} FROM jsonb_array_elements($1::text::jsonb) AS r"  # noqa: S608
 
 
 def _insert(table: sa.Table, dialect: Dialect) -> Any:

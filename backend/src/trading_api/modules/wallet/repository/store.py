@@ -1,6 +1,6 @@
 """Queries of the wallet: rows to domain values and back; no rules, no commit."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
@@ -32,7 +32,7 @@ from trading_api.modules.wallet.tables import (
     wallet_events,
     wallets,
 )
-from trading_api.runtime.database import Transaction
+from trading_api.runtime.database import Transaction, statements
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +153,46 @@ class WalletRepository:
         row = await transaction.first(statement.with_for_update() if lock else statement)
         return None if row is None else _wallet_of(row)
 
+    async def lock_wallets(
+        self, transaction: Transaction, user_ids: Collection[str], book: Book
+    ) -> list[Wallet]:
+        """Lock the wallets of users in the order of their ids; users without one are absent."""
+        dialect = transaction.dialect
+        for_update = " FOR UPDATE" if dialect == "postgresql" else ""
+        rows = await transaction.execute_raw(
+            "SELECT wallet_id, user_id, book, epoch, last_event_sequence, created_at_us,"  # noqa: S608
+            f" frozen_at_us FROM {statements.name_of(wallets, dialect)}"
+            f" WHERE user_id {statements.is_listed(dialect)} ORDER BY wallet_id{for_update}",
+            (statements.list_of(sorted(user_ids), dialect),),
+        )
+        found = [_wallet_of(row) for row in rows]
+        return [each for each in found if each.book is book]
+
+    def queue_events(
+        self,
+        transaction: Transaction,
+        wallet: Wallet,
+        changes: Sequence[tuple[WalletChange, datetime]],
+    ) -> int:
+        """Append to the stream of a wallet as it was just locked; return the newest sequence.
+
+        Args:
+            transaction: The caller's, holding the wallet's lock; the rows wait for its end.
+            wallet: As its lock showed it, with nothing appended since.
+            changes: Oldest first, each with the instant it was recorded at, UTC.
+        """
+        last = wallet.last_event_sequence
+        for change, recorded_at in changes:
+            rows = _event_rows(wallet.wallet_id, last, change, recorded_at)
+            for row in rows:
+                transaction.later(statements.insert(wallet_events), row)
+            last += len(rows)
+        transaction.later(
+            statements.update(wallets, ("wallet_id",), ("last_event_sequence",)),
+            statements.keyed({"wallet_id": wallet.wallet_id}, {"last_event_sequence": last}),
+        )
+        return last
+
     async def add_events(
         self,
         transaction: Transaction,
@@ -177,30 +217,7 @@ class WalletRepository:
         )
         rows: list[dict[str, Any]] = []
         for change in changes:
-            kinds = [WalletEventKind.BALANCE]
-            if change.posting_sequence is not None:
-                kinds.insert(0, WalletEventKind.ENTRY)
-            if change.transfer is not None:
-                kinds = [WalletEventKind.TRANSFER]
-            for kind in kinds:
-                is_entry = kind is WalletEventKind.ENTRY
-                transfer = change.transfer
-                rows.append(
-                    {
-                        "wallet_id": wallet.wallet_id,
-                        "sequence": before + len(rows) + 1,
-                        "kind": kind.value,
-                        "account_id": change.account_id,
-                        "currency": change.balance.total.currency.code,
-                        "scale": change.balance.total.currency.scale,
-                        "posting_sequence": change.posting_sequence if is_entry else None,
-                        "balance_minor": change.balance.total.minor,
-                        "held_minor": change.balance.held.minor,
-                        "recorded_at_us": to_us(recorded_at),
-                        "transfer_id": None if transfer is None else transfer.transfer_id,
-                        "transfer_state": None if transfer is None else transfer.state.value,
-                    }
-                )
+            rows += _event_rows(wallet.wallet_id, before + len(rows), change, recorded_at)
         last = before + len(rows)
         await transaction.execute(insert(wallet_events), rows)
         await transaction.execute(
@@ -422,6 +439,34 @@ class WalletRepository:
                     )
                 )
         return violations
+
+
+def _event_rows(
+    wallet_id: str, before: int, change: WalletChange, recorded_at: datetime
+) -> list[dict[str, Any]]:
+    kinds = [WalletEventKind.BALANCE]
+    if change.posting_sequence is not None:
+        kinds.insert(0, WalletEventKind.ENTRY)
+    if change.transfer is not None:
+        kinds = [WalletEventKind.TRANSFER]
+    transfer, total = change.transfer, change.balance.total
+    return [
+        {
+            "wallet_id": wallet_id,
+            "sequence": sequence,
+            "kind": kind.value,
+            "account_id": change.account_id,
+            "currency": total.currency.code,
+            "scale": total.currency.scale,
+            "posting_sequence": change.posting_sequence if kind is WalletEventKind.ENTRY else None,
+            "balance_minor": total.minor,
+            "held_minor": change.balance.held.minor,
+            "recorded_at_us": to_us(recorded_at),
+            "transfer_id": None if transfer is None else transfer.transfer_id,
+            "transfer_state": None if transfer is None else transfer.state.value,
+        }
+        for sequence, kind in enumerate(kinds, start=before + 1)
+    ]
 
 
 def _wallet_of(row: Row[Any]) -> Wallet:

@@ -1,18 +1,23 @@
 """What every use case of the wallet shares: wallets under their locks, and what is told of them."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import Context
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
+from functools import partial
 from typing import Protocol
 
 from trading_api.contracts.wallet import EntryPosted
+from trading_api.kernel.errors import TradingError
 from trading_api.kernel.ids import IdSource
 from trading_api.kernel.values import Currency, Money
 from trading_api.ledger.domain import Balance, Book, EntryType, PostedEntry
 from trading_api.ledger.errors import InsufficientFundsError as LedgerInsufficientFundsError
 from trading_api.modules.wallet.domain import (
     BASE_CURRENCY_CODE,
+    FundingKind,
     Transfer,
     Wallet,
     amount_asked,
@@ -33,6 +38,15 @@ class WakeStream(Protocol):
 def stream_of(user_id: str) -> str:
     """Return the name of a user's wallet stream."""
     return f"wallet:{user_id}"
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """A new entry on a wallet, and the request that it comes from."""
+
+    wallet: Wallet
+    posted: PostedEntry
+    context: Context
 
 
 class Till:
@@ -108,6 +122,26 @@ class Till:
         await self.ledger.open_accounts(transaction, [wallet.account(base)], created_at=now)
         return wallet
 
+    async def lock_wallets(
+        self, transaction: Transaction, user_ids: Collection[str]
+    ) -> dict[str, Wallet]:
+        """Lock the wallets of users, by user; those without one are absent."""
+        locked = await self.repository.lock_wallets(transaction, user_ids, self.book)
+        return {each.user_id: each for each in locked}
+
+    async def used_today(
+        self,
+        transaction: Transaction,
+        wallet: Wallet,
+        kind: FundingKind,
+        currency: Currency,
+        now: datetime,
+    ) -> Money:
+        """Return what a UTC day's deposits or withdrawals moved or wait to move on a wallet."""
+        moved = await self.sum_of_day(transaction, wallet, currency, EntryType(kind.value), now)
+        waiting = await self.repository.sum_open_fundings(transaction, wallet, kind, currency)
+        return moved + waiting
+
     async def sum_of_day(
         self,
         transaction: Transaction,
@@ -137,45 +171,68 @@ class Till:
     ) -> None:
         """Write what a new entry tells: a fact and stream events for each line on these wallets."""
         for wallet in wallets:
-            changes: list[WalletChange] = []
-            for line in posted.postings:
-                state = posted.states.get(line.posting.account_id)
-                if state is None or state.account.owner_id != wallet.wallet_id:
-                    continue
-                account, amount = state.account, line.posting.amount
-                assert line.sequence is not None
-                assert line.running_balance_minor is not None
-                is_in = line.posting.side is account.normal_side
-                await self.outbox.add(
-                    transaction,
-                    EntryPosted(
-                        wallet_id=wallet.wallet_id,
-                        user_id=wallet.user_id,
-                        book=wallet.book.value,
-                        account_id=account.account_id,
-                        sequence=line.sequence,
-                        entry_id=posted.entry.entry_id,
-                        entry_type=posted.entry.type.value,
-                        currency=amount.currency.code,
-                        scale=amount.currency.scale,
-                        amount_minor=amount.minor * (1 if is_in else -1),
-                        balance_minor=line.running_balance_minor,
-                        reference=posted.entry.reference,
-                        occurred_at=posted.entry.occurred_at,
-                    ),
-                    key=account.account_id,
-                    key_sequence=line.sequence,
-                    occurred_at=posted.entry.occurred_at,
-                )
-                total, held = line.running_balance_minor, state.held_minor
-                balance = Balance(
-                    total=Money(total, amount.currency),
-                    held=Money(held, amount.currency),
-                    available=Money(total - held, amount.currency),
-                )
-                changes.append(WalletChange(account.account_id, balance, line.sequence))
+            changes = self._write_facts(transaction, wallet, posted)
             if changes:
                 await self._tell(transaction, wallet, changes, recorded_at=posted.recorded_at)
+
+    def tell_all(self, transaction: Transaction, told: Sequence[Told]) -> None:
+        """Write what new entries tell, each in its request's context, oldest first.
+
+        The wallets are as `lock_wallets` returned them, with nothing told of them since.
+        """
+        wallets: dict[str, Wallet] = {}
+        changes: dict[str, list[tuple[WalletChange, datetime]]] = {}
+        for each in told:
+            wallets[each.wallet.wallet_id] = each.wallet
+            found = each.context.run(self._write_facts, transaction, each.wallet, each.posted)
+            changes.setdefault(each.wallet.wallet_id, []).extend(
+                (change, each.posted.recorded_at) for change in found
+            )
+        for wallet_id, wallet in wallets.items():
+            last = self.repository.queue_events(transaction, wallet, changes[wallet_id])
+            transaction.after_commit(partial(self._wake, stream_of(wallet.user_id), last))
+
+    def _write_facts(
+        self, transaction: Transaction, wallet: Wallet, posted: PostedEntry
+    ) -> list[WalletChange]:
+        changes: list[WalletChange] = []
+        for line in posted.postings:
+            state = posted.states.get(line.posting.account_id)
+            if state is None or state.account.owner_id != wallet.wallet_id:
+                continue
+            account, amount = state.account, line.posting.amount
+            assert line.sequence is not None
+            assert line.running_balance_minor is not None
+            is_in = line.posting.side is account.normal_side
+            self.outbox.write(
+                transaction,
+                EntryPosted(
+                    wallet_id=wallet.wallet_id,
+                    user_id=wallet.user_id,
+                    book=wallet.book.value,
+                    account_id=account.account_id,
+                    sequence=line.sequence,
+                    entry_id=posted.entry.entry_id,
+                    entry_type=posted.entry.type.value,
+                    currency=amount.currency.code,
+                    scale=amount.currency.scale,
+                    amount_minor=amount.minor * (1 if is_in else -1),
+                    balance_minor=line.running_balance_minor,
+                    reference=posted.entry.reference,
+                    occurred_at=posted.entry.occurred_at,
+                ),
+                key=account.account_id,
+                key_sequence=line.sequence,
+                occurred_at=posted.entry.occurred_at,
+            )
+            total, held = line.running_balance_minor, state.held_minor
+            balance = Balance(
+                total=Money(total, amount.currency),
+                held=Money(held, amount.currency),
+                available=Money(total - held, amount.currency),
+            )
+            changes.append(WalletChange(account.account_id, balance, line.sequence))
+        return changes
 
     async def tell_held(
         self, transaction: Transaction, wallet: Wallet, currency: Currency, now: datetime
@@ -239,10 +296,17 @@ def in_wallet_terms() -> Iterator[None]:
     try:
         yield
     except LedgerInsufficientFundsError as error:
-        required, available = error.required, error.available
-        raise InsufficientFundsError(
-            error.message,
-            required=str(required),
-            available=str(available),
-            currency=required.currency.code,
-        ) from error
+        raise wallet_error(error) from error
+
+
+def wallet_error(error: TradingError) -> TradingError:
+    """Return what the client is told where the ledger refused; other errors as they are."""
+    if not isinstance(error, LedgerInsufficientFundsError):
+        return error
+    required, available = error.required, error.available
+    return InsufficientFundsError(
+        error.message,
+        required=str(required),
+        available=str(available),
+        currency=required.currency.code,
+    )

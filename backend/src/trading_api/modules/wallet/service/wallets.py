@@ -40,8 +40,10 @@ from trading_api.modules.wallet.errors import (
 from trading_api.modules.wallet.ports import PaymentRail
 from trading_api.modules.wallet.repository import WalletEvent
 from trading_api.modules.wallet.repository import transfers as transfer_rows
+from trading_api.modules.wallet.service.settling import Asked, Settling, settled_receipt
 from trading_api.modules.wallet.service.till import Till, in_wallet_terms, zero_balance
 from trading_api.runtime.database import Idempotency, Inbox, Transaction
+from trading_api.runtime.database.idempotency import Claim
 
 log = structlog.get_logger("wallet")
 
@@ -122,6 +124,7 @@ class WalletService:
         self._rail = rail
         self._limits = limits
         self._policy = policy
+        self._settling = Settling(till=till, idempotency=idempotency, limits=limits, rail=rail.name)
 
     async def open_wallet(self, *, user_id: str, event_id: str, now: datetime) -> None:
         """Open a registered user's wallet; takes effect once, however often it is told."""
@@ -442,6 +445,9 @@ class WalletService:
         }
         if destination:
             body["destination"] = destination
+        if self._settles_at_once(kind, asked, destination):
+            claim = Claim(user_id, operation, idempotency_key, body)
+            return await self._settling.settle(Asked(kind, user_id, asked, description, claim, now))
 
         async def command(transaction: Transaction) -> Receipt:
             first = await self._idempotency.begin(
@@ -464,9 +470,20 @@ class WalletService:
                     confirm_by = now + self._policy.confirm_within
             with in_wallet_terms():
                 if self._rail.settles_itself and not_before is None and confirm_by is None:
-                    receipt = await self._settle_now(
-                        transaction, wallet, kind, asked, description, now
+                    entry = await self._entry(
+                        transaction,
+                        wallet,
+                        kind,
+                        asked,
+                        entry_id=self._ids.new("ent"),
+                        description=description,
+                        reference=None,
+                        rail=self._rail.name,
+                        now=now,
                     )
+                    posted = await self._ledger.post_entry(transaction, entry, recorded_at=now)
+                    await self._till.tell_posted(transaction, [wallet], posted)
+                    receipt = settled_receipt(kind, asked, wallet, posted)
                 else:
                     receipt = await self._wait(
                         transaction,
@@ -490,41 +507,12 @@ class WalletService:
 
         return await self._database.group(command)
 
-    async def _settle_now(
-        self,
-        transaction: Transaction,
-        wallet: Wallet,
-        kind: FundingKind,
-        asked: Money,
-        description: str,
-        now: datetime,
-    ) -> Receipt:
-        entry = await self._entry(
-            transaction,
-            wallet,
-            kind,
-            asked,
-            entry_id=self._ids.new("ent"),
-            description=description,
-            reference=None,
-            rail=self._rail.name,
-            now=now,
+    def _settles_at_once(self, kind: FundingKind, asked: Money, destination: str | None) -> bool:
+        """Tell whether nothing is needed but the money; else its steps are taken one by one."""
+        needs_more = kind is FundingKind.WITHDRAWAL and (
+            destination is not None or self._policy.needs_confirmation(asked)
         )
-        posted = await self._ledger.post_entry(transaction, entry, recorded_at=now)
-        await self._till.tell_posted(transaction, [wallet], posted)
-        line = posted.posting_on(wallet.account(asked.currency).account_id)
-        assert line.running_balance_minor is not None
-        return Receipt(
-            wallet_id=wallet.wallet_id,
-            type=entry.type,
-            state=FundingState.SETTLED,
-            amount=signed(kind, asked),
-            description=description,
-            occurred_at=now,
-            entry_id=entry.entry_id,
-            running_balance=Money(line.running_balance_minor, asked.currency),
-            sequence=line.sequence,
-        )
+        return self._rail.settles_itself and not needs_more
 
     async def _wait(
         self,
@@ -652,13 +640,8 @@ class WalletService:
     ) -> None:
         if asked.currency.code not in limits.daily:
             return
-        used = await self._till.sum_of_day(
-            transaction, wallet, asked.currency, EntryType(kind.value), now
-        )
-        waiting = await self._repository.sum_open_fundings(
-            transaction, wallet, kind, asked.currency
-        )
-        limits.ensure_daily(asked, used=used + waiting)
+        used = await self._till.used_today(transaction, wallet, kind, asked.currency, now)
+        limits.ensure_daily(asked, used=used)
 
     async def _not_before(
         self, transaction: Transaction, wallet: Wallet, destination: str | None, now: datetime

@@ -1,28 +1,41 @@
 """Use cases on each database: money in, money out, repeats, races, rails, the stream, the proof."""
 
 import asyncio
+from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
+from typing import Any
 
 import pytest
 from sqlalchemy import select, text, update
 
 from trading_api.contracts.wallet import EntryPosted
 from trading_api.kernel.errors import AmountOutOfRangeError, IdempotencyKeyReusedError
+from trading_api.kernel.values import Money
+from trading_api.kernel.values import currency as known_currency
 from trading_api.ledger.domain import EntryType
 from trading_api.modules.wallet import tables
-from trading_api.modules.wallet.domain import FundingState, WalletEventKind
+from trading_api.modules.wallet.domain import (
+    FundingState,
+    Limits,
+    Receipt,
+    WalletEventKind,
+    WalletLimits,
+)
 from trading_api.modules.wallet.errors import (
     AmountNotExactError,
     AmountNotPositiveError,
     CurrencyNotSupportedError,
+    DailyLimitError,
     FundingClosedError,
     FundingNotFoundError,
     InsufficientFundsError,
     RangeInvertedError,
+    WalletFrozenError,
 )
 from trading_api.modules.wallet.service import Verified
-from trading_api.modules.wallet.tests.conftest import NOW
+from trading_api.modules.wallet.tests.conftest import NOW, make_services
+from trading_api.runtime import context
 
 ALICE = "usr_alice"
 BOB = "usr_bob"
@@ -127,6 +140,97 @@ async def test_deposit_when_settled_then_balance_fact_and_stream_agree(
     assert events[0].line.entry_id == receipt.entry_id
     assert wallet.last_event_sequence == 2
     assert wakes.seen == [(f"wallet:{ALICE}", 2)]
+    assert await services.operations.verify() == Verified()
+
+
+async def test_fundings_when_they_wait_together_then_each_has_its_own_outcome(
+    services, service, database
+):
+    await deposit(service, "100", key="first")
+    frozen = await deposit(service, "5", user_id=BOB)
+    await services.operations.freeze(
+        wallet_id=frozen.wallet_id, reason="check", operator_id="usr_op", now=NOW
+    )
+
+    async def named(name, ask):
+        context.request_id.set(name)
+        return await ask
+
+    asks = {
+        "one": deposit(service, "1"),
+        "in": deposit(service, "10", key="k1"),
+        "again": deposit(service, "10", key="k1"),
+        "earlier": deposit(service, "100", key="first"),
+        "too much": withdraw(service, "500", key="k2"),
+        "too much again": withdraw(service, "500", key="k2"),
+        "frozen": deposit(service, "1", user_id=BOB, key="k3"),
+        "new": deposit(service, "7", user_id="usr_new", currency="EUR"),
+        "out": withdraw(service, "111", key="k4"),
+        "nothing left": withdraw(service, "0.01"),
+    }
+    done = await asyncio.gather(
+        *(asyncio.create_task(named(name, ask)) for name, ask in asks.items()),
+        return_exceptions=True,
+    )
+    found: dict[str, Any] = dict(zip(asks, done, strict=True))
+    errors = {name: type(each) for name, each in found.items() if isinstance(each, Exception)}
+    assert errors == {
+        "too much": InsufficientFundsError,
+        "too much again": InsufficientFundsError,
+        "frozen": WalletFrozenError,
+        "nothing left": InsufficientFundsError,
+    }
+    assert found["again"] == replace(found["in"], is_replay=True)
+    assert (found["earlier"].is_replay, found["earlier"].sequence) == (True, 1)
+    assert (str(found["out"].running_balance), found["out"].sequence) == ("0.00", 4)
+    assert await balances(service, "usr_new") == {
+        "EUR": ("7.00", "0.00", "7.00"),
+        "USD": ("0.00", "0.00", "0.00"),
+    }
+    async with database.snapshot() as snapshot:
+        keys = await snapshot.all(select(tables.idempotency_table.c.key).order_by("key"))
+        facts = await snapshot.all(
+            select(tables.outbox_table.c.request_id, tables.outbox_table.c.data)
+            .where(tables.outbox_table.c.request_id.is_not(None))
+            .order_by(tables.outbox_table.c.request_id)
+        )
+    assert [row.key for row in keys] == ["first", "k1", "k4"]
+    named_facts = {row.request_id: EntryPosted.model_validate_json(row.data) for row in facts}
+    assert {name: each.amount_minor for name, each in named_facts.items()} == {
+        "one": 1_00, "in": 10_00, "new": 7_00, "out": -111_00,
+    }  # fmt: skip
+    # What was refused left its key to the next.
+    await deposit(service, "2", key="k9")
+    assert (await withdraw(service, "1.50", key="k2")).is_settled
+    assert await services.operations.verify() == Verified()
+
+
+async def test_fundings_when_those_together_depend_on_one_another_then_as_one_by_one(
+    database, clock, wakes
+):
+    most = {"USD": Money(100_00, known_currency("USD"))}
+    limits = WalletLimits(withdrawal=Limits(daily=most))
+    services = make_services(database, clock, wakes, limits=limits)
+    service = services.wallets
+    await deposit(service, "50")
+    before = await dump(database)
+
+    async def together(*asks):
+        done = await asyncio.gather(*asks, return_exceptions=True)
+        return [type(each) for each in done]
+
+    # Not covered, so the second mustn't count against the day's limit of those behind it.
+    asks = (withdraw(service, amount) for amount in ("20", "60", "25", "56"))
+    assert await together(*asks) == [Receipt, InsufficientFundsError, Receipt, DailyLimitError]
+    # Nothing is left of what was opened for a refused one.
+    strangers = (withdraw(service, "1", user_id="usr_new"), withdraw(service, "1", currency="EUR"))
+    refused = [InsufficientFundsError, InsufficientFundsError]
+    assert await together(*strangers, deposit(service, "1")) == [*refused, Receipt]
+    keyed = (deposit(service, amount, key="k") for amount in ("3", "4"))
+    assert await together(*keyed) == [Receipt, IdempotencyKeyReusedError]
+    assert await balances(service) == {"USD": ("9.00", "0.00", "9.00")}
+    # An entry, two postings, two events and a fact each, and one key.
+    assert len(await dump(database)) == len(before) + 4 * 6 + 1
     assert await services.operations.verify() == Verified()
 
 

@@ -87,11 +87,15 @@ class Desk:
         request = ImportRequest(
             series_id=ticker.lower(), resolution="1", source_name=path.name,
             source_sha256=digest_of(path) + ticker, price_decimals=2, volume_decimals=0,
-            instrument=instrument_of(ticker, ticker.lower()),
         )  # fmt: skip
         started = time.perf_counter()
         await self.imports.import_bars(request=request, source=source_of(path), now=NOW)
-        return time.perf_counter() - started
+        seconds = time.perf_counter() - started
+        async with self.database.transaction() as transaction:
+            instrument = instrument_of(ticker, ticker.lower())
+            await MarketRepository().add_instruments(transaction, [instrument])
+        await self.market.load()
+        return seconds
 
     async def window_us(self, symbols: list[str], bars: Columns) -> float:
         """Return the CPU microseconds of a window of 5,000 bars that nobody asked for before."""

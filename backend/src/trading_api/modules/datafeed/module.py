@@ -161,6 +161,7 @@ class DatafeedModule(Module):
         )
         importing = ImportCommand(
             imports=imports,
+            instruments=instruments,
             clock=clock,
             open_source=bar_formats.source_of,
             digest_of=bar_formats.digest_of,

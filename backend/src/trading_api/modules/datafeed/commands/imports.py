@@ -1,9 +1,13 @@
-"""Verbs of the manager that datafeed brings besides ``seed``: ``import``."""
+"""Verbs of the manager that datafeed brings besides ``seed``: ``import``.
+
+An instrument that it lists follows the rules of the operators' route and is told as theirs are.
+"""
 
 import argparse
 import asyncio
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -24,9 +28,11 @@ from trading_api.modules.datafeed.domain.instrument import AssetClass, Exchange,
 from trading_api.modules.datafeed.errors import ImportRefusedError
 from trading_api.modules.datafeed.ports import BarSource
 from trading_api.modules.datafeed.repository import ImportRecord
-from trading_api.modules.datafeed.service import ImportRequest, ImportService
+from trading_api.modules.datafeed.service import ImportRequest, ImportService, InstrumentService
 
 CORRUPT = 65
+OPERATOR = "trading-api import"
+"""Stands in the told listing where a route's caller has a user's id."""
 
 
 class ImportCommand:
@@ -36,11 +42,13 @@ class ImportCommand:
         self,
         *,
         imports: ImportService,
+        instruments: InstrumentService,
         clock: Clock,
         open_source: Callable[[Path, str], BarSource],
         digest_of: Callable[[Path], str],
     ) -> None:
         self._imports = imports
+        self._instruments = instruments
         self._clock = clock
         self._open_source = open_source
         self._digest_of = digest_of
@@ -61,8 +69,11 @@ class ImportCommand:
                 source_sha256=await asyncio.to_thread(self._digest_of, path),
                 license=options.license,
                 skips_bad=options.skip_bad,
-                instrument=_instrument(options, source),
             )
+            listing = _instrument(options)
+            # Before the file is read: a slip in a ticker is told at once, not after an hour.
+            if listing and not await self._instruments.ensure_listable(instrument=listing):
+                listing = None
             with Progress(
                 TextColumn(path.name),
                 BarColumn(),
@@ -83,6 +94,8 @@ class ImportCommand:
                 report = await self._imports.import_bars(
                     request=request, source=source, now=self._clock.now(), on_progress=show
                 )
+            if listing:
+                await self._list(listing, report.record)
         except ImportRefusedError as error:
             console.print(error.message)
             table = Table("line", "reason")
@@ -93,6 +106,8 @@ class ImportCommand:
         except (TradingError, OSError) as error:
             console.print(error.message if isinstance(error, TradingError) else str(error))
             return 1
+        if listing:
+            console.print(f"{listing.symbol} is listed over {options.series}")
         if report.was_done:
             console.print(f"{path.name} is in {options.series} already")
             return 0
@@ -102,6 +117,18 @@ class ImportCommand:
             f" {record.bad_count:,} bad lines"
         )
         return 0
+
+    async def _list(self, listing: Instrument, record: ImportRecord) -> None:
+        await self._instruments.list_instrument(
+            instrument=replace(
+                listing,
+                price_decimals=record.price_decimals,
+                volume_decimals=record.volume_decimals,
+            ),
+            operator_id=OPERATOR,
+            idempotency_key=None,
+            now=self._clock.now(),
+        )
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -137,10 +164,10 @@ def _series_id(text: str) -> str:
     return text
 
 
-def _instrument(options: argparse.Namespace, source: BarSource) -> Instrument | None:
+def _instrument(options: argparse.Namespace) -> Instrument | None:
+    """Return what shall be listed, its decimals yet to come from the series."""
     if not options.ticker:
         return None
-    prices, volumes = source.guess_decimals()
     return Instrument(
         exchange=Exchange.HIST,
         ticker=options.ticker.upper(),
@@ -148,8 +175,8 @@ def _instrument(options: argparse.Namespace, source: BarSource) -> Instrument | 
         asset_class=AssetClass(options.kind),
         base_currency=None,
         quote_currency=options.currency.upper(),
-        price_decimals=prices if options.price_decimals is None else options.price_decimals,
-        volume_decimals=volumes if options.volume_decimals is None else options.volume_decimals,
+        price_decimals=0,
+        volume_decimals=0,
         spread_ticks=0,
         ask_is_last=True,
         quantity_step=1,

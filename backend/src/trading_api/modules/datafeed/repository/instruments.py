@@ -64,6 +64,20 @@ class InstrumentRepository:
         )
         return found is not None
 
+    async def find_series_id(
+        self, transaction: Transaction, exchange: Exchange, ticker: str
+    ) -> str | None:
+        """Return the series behind a listed instrument; None where there is none, or retired."""
+        table = tables.instruments
+        found = await transaction.scalar(
+            sa.select(table.c.series_id).where(
+                table.c.exchange == str(exchange),
+                table.c.ticker == ticker,
+                table.c.retired_at_us.is_(None),
+            )
+        )
+        return None if found is None else str(found)
+
     async def add(self, transaction: Transaction, instrument: Instrument, *, now_us: int) -> None:
         """Insert an instrument behind all others; the primary key refuses a symbol twice."""
         last = await transaction.scalar(sa.select(sa.func.max(tables.instruments.c.position)))

@@ -6,6 +6,7 @@ import sqlalchemy as sa
 
 from trading_api.modules.datafeed import tables
 from trading_api.modules.datafeed.domain.demo import Split
+from trading_api.modules.datafeed.domain.importing import ImportState
 from trading_api.modules.datafeed.domain.instrument import (
     AssetClass,
     Dividend,
@@ -168,15 +169,25 @@ class MarketRepository:
             },
         )
 
-    async def has_series(self, transaction: Transaction, series: SourcedSeries) -> bool:
-        """Return whether exactly this version of the series is stored."""
+    async def needs_series(self, transaction: Transaction, series: SourcedSeries) -> bool:
+        """Tell whether a bundled series is to be stored, and keep imports out until then.
+
+        It isn't where exactly this version is stored, or where an import added to it.
+        """
+        stored, imports = tables.series.c, tables.imports
         found = await transaction.first(
-            sa.select(tables.series.c.source_sha256, tables.series.c.bar_count).where(
-                tables.series.c.id == series.series.id
-            )
+            sa.select(stored.source_sha256, stored.bar_count)
+            .where(stored.id == series.series.id)
+            .with_for_update()
         )
-        expected = (series.source_sha256, len(series.series.bars))
-        return found is not None and tuple(found) == expected
+        if found is None:
+            return True
+        if tuple(found) == (series.source_sha256, len(series.series.bars)):
+            return False
+        imported = sa.exists().where(
+            imports.c.series_id == series.series.id, imports.c.state == ImportState.DONE
+        )
+        return not await transaction.scalar(sa.select(imported))
 
     async def save_series(
         self,
@@ -207,8 +218,12 @@ class MarketRepository:
         await transaction.execute(
             tables.series.update().where(tables.series.c.id == stored.id).values(version=version)
         )
-        for table in (tables.series_chunks, tables.splits):
-            await transaction.execute(table.delete().where(table.c.series_id == stored.id))
+        for leftover in await self._bars.list_leftovers(transaction, stored.id):
+            while await self._bars.drop_some_chunks(transaction, stored.id, leftover):
+                pass
+        await transaction.execute(
+            tables.splits.delete().where(tables.splits.c.series_id == stored.id)
+        )
         await self._bars.add_chunks(transaction, stored.id, version, 0, stored.bars)
         if splits:
             await transaction.execute(

@@ -25,7 +25,6 @@ from trading_api.modules.datafeed.domain.importing import (
     ImportState,
     Reached,
 )
-from trading_api.modules.datafeed.domain.instrument import Instrument
 from trading_api.modules.datafeed.domain.resolution import parse_resolution
 from trading_api.modules.datafeed.errors import (
     ImportBusyError,
@@ -33,11 +32,7 @@ from trading_api.modules.datafeed.errors import (
     ImportRefusedError,
 )
 from trading_api.modules.datafeed.ports import BarSource
-from trading_api.modules.datafeed.repository import (
-    BarRepository,
-    ImportRecord,
-    MarketRepository,
-)
+from trading_api.modules.datafeed.repository import BarRepository, ImportRecord
 from trading_api.modules.datafeed.repository.bars import StoredFacts, chunks_of
 from trading_api.modules.datafeed.service.market import DatafeedService
 from trading_api.runtime.database import Database, Transaction
@@ -62,7 +57,6 @@ class ImportRequest:
         source_sha256: its digest, hexadecimal; the same file goes on where it stopped.
         license: what may be done with the data, in words.
         skips_bad: import the good lines although others are bad.
-        instrument: listed over the series where it isn't yet; None: none.
     """
 
     series_id: str
@@ -73,7 +67,6 @@ class ImportRequest:
     price_decimals: int | None = None
     volume_decimals: int | None = None
     skips_bad: bool = False
-    instrument: Instrument | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +92,6 @@ class ImportService:
         self._market = market
         self._ids = ids
         self._bars = BarRepository()
-        self._instruments = MarketRepository()
 
     async def list_imports(self, *, limit: int) -> list[ImportRecord]:
         """Return the newest imports, the latest first."""
@@ -163,16 +155,16 @@ class ImportService:
             if series is not None:
                 prices = series.price_decimals if prices is None else prices
                 volumes = series.volume_decimals if volumes is None else volumes
-                stored = (series.resolution, series.price_decimals, series.volume_decimals)
-                if stored != (resolution, prices, volumes):
-                    raise ImportMismatchError(
-                        f"{request.series_id} has bars of {stored[0]} with {stored[1]} and"
-                        f" {stored[2]} decimals, not of {resolution} with {prices} and {volumes}"
-                    )
+                _ensure_same(request.series_id, series, resolution, prices, volumes)
             found = await self._bars.find_import(
                 transaction, request.series_id, request.source_sha256
             )
-            if found is not None and found.resolution == resolution:
+            if (
+                found is not None
+                and found.resolution == resolution
+                and prices in (None, found.price_decimals)
+                and volumes in (None, found.volume_decimals)
+            ):
                 return found
             record = ImportRecord(
                 id=self._ids.new("imp"),
@@ -265,8 +257,6 @@ class ImportService:
                     },
                     exists=series is not None,
                 )
-                if request.instrument is not None:
-                    await self._instruments.add_instruments(transaction, [request.instrument])
             break
         await self._drop_leftovers(record.series_id)
         return total
@@ -281,6 +271,14 @@ class ImportService:
         joined = record.joined_version
         if series.version in (record.version, joined):
             raise _busy(record)
+        # Another import may have made the series since this one began.
+        _ensure_same(
+            record.series_id,
+            series,
+            record.resolution,
+            record.price_decimals,
+            record.volume_decimals,
+        )
         await self._drop(record.series_id, joined)
         position, total = 0, 0
         async for bars in _merged(
@@ -340,6 +338,17 @@ class ImportService:
 def _facts(series: StoredFacts | None) -> tuple[int, int]:
     """Return a series' version and count of bars; zeros where there is none."""
     return (0, 0) if series is None else (series.version, series.bar_count)
+
+
+def _ensure_same(
+    series_id: str, series: StoredFacts, resolution: str, prices: int, volumes: int
+) -> None:
+    stored = (series.resolution, series.price_decimals, series.volume_decimals)
+    if stored != (resolution, prices, volumes):
+        raise ImportMismatchError(
+            f"{series_id} has bars of {stored[0]} with {stored[1]} and {stored[2]} decimals,"
+            f" not of {resolution} with {prices} and {volumes}"
+        )
 
 
 def _busy(record: ImportRecord) -> ImportBusyError:

@@ -82,6 +82,28 @@ class InstrumentService:
         self._outbox = outbox
         self._idempotency = idempotency
 
+    async def ensure_listable(self, *, instrument: Instrument) -> bool:
+        """Check a listing before the work that it ends; return whether it is still to be done.
+
+        The decimals aren't looked at, since they are the series', which may not be there yet.
+
+        Raises:
+            InstrumentExistsError: the symbol is or was listed, and not over that series.
+            InstrumentInvalidError: its parts contradict one another.
+        """
+        _ensure_own(_checked(instrument))
+        async with self._database.snapshot() as transaction:
+            if not await self._repository.is_taken(
+                transaction, instrument.exchange, instrument.ticker
+            ):
+                return True
+            series_id = await self._repository.find_series_id(
+                transaction, instrument.exchange, instrument.ticker
+            )
+        if series_id != instrument.series_id:
+            raise InstrumentExistsError(f"{instrument.symbol} is or was listed already")
+        return False
+
     async def list_instrument(
         self,
         *,
@@ -100,8 +122,7 @@ class InstrumentService:
             InstrumentInvalidError: its parts contradict one another or the series.
             IdempotencyKeyReusedError: the key came with another instrument before.
         """
-        if instrument.exchange in LIVE_EXCHANGES:
-            raise _invalid("exchange", "provider", "its provider lists that exchange's instruments")
+        _ensure_own(instrument)
         instrument = await self._with_calendar(_checked(instrument), now)
         operation, body = "list_instrument", _audited(instrument)
 
@@ -355,6 +376,11 @@ def _checked(instrument: Instrument) -> Instrument:
     if instrument.exchange is not Exchange.DEMO and instrument.tradable:
         raise _invalid("tradable", "demo_only", "the paper venue trades DEMO alone")
     return instrument
+
+
+def _ensure_own(instrument: Instrument) -> None:
+    if instrument.exchange in LIVE_EXCHANGES:
+        raise _invalid("exchange", "provider", "its provider lists that exchange's instruments")
 
 
 def _ensure_fits(instrument: Instrument, facts: SeriesFacts | None) -> None:

@@ -5,6 +5,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+import structlog
+
 from trading_api.contracts import datafeed as contract
 from trading_api.kernel.clock import to_us
 from trading_api.kernel.errors import FieldError
@@ -43,6 +45,8 @@ from trading_api.modules.datafeed.repository import (
 )
 from trading_api.modules.datafeed.service.store import SeriesStore
 from trading_api.runtime.database import Database
+
+log = structlog.get_logger("datafeed")
 
 _MINUTE = Resolution(1, Unit.MINUTE)
 
@@ -151,10 +155,12 @@ class DatafeedService:
         async with self._database.snapshot() as transaction:
             revision = await self._repository.find_revision(transaction)
             stored = await self._repository.load(transaction)
-            series = {
-                record.id: await self._store.load(transaction, record)
-                for record in stored.series.values()
-            }
+            series: dict[str, StoredSeries] = {}
+            for record in stored.series.values():
+                try:
+                    series[record.id] = await self._store.load(transaction, record)
+                except ValueError as error:
+                    log.error("series_not_readable", series=record.id, reason=str(error))
             live = [
                 each.series_id for each in stored.instruments if each.exchange in LIVE_EXCHANGES
             ]
@@ -195,13 +201,13 @@ class DatafeedService:
         """Store the history source's series and instruments and fix the demo market's anchor.
 
         One transaction. Idempotent: what is stored in this version is left alone, instruments
-        that operators changed too, and the anchor never moves.
+        that operators changed and series that they imported into too, and the anchor never moves.
         """
         now_us = to_us(now)
         async with self._database.transaction() as transaction:
             for series_id in self._history.series_ids():
                 series = self._history.load_series(series_id)
-                changed = not await self._repository.has_series(transaction, series)
+                changed = await self._repository.needs_series(transaction, series)
                 if changed:
                     splits = tuple(self._history.splits_of(series_id))
                     await self._repository.save_series(transaction, series, splits, now_us=now_us)
@@ -464,35 +470,18 @@ def _markets_of(
     markets: dict[str, Market] = {}
     caches = DemoCaches()
     for instrument in stored.instruments:
-        series = all_series[instrument.series_id]
-        market: Market
-        known = before.get(instrument.symbol)
-        if instrument.exchange in LIVE_EXCHANGES and series.resolution == _MINUTE:
-            if isinstance(known, LiveMarket) and known.fits(instrument, series):
-                known.become(instrument)
-                known.absorb(series, seconds.of(series.id))
-                market = known
-            else:
-                market = LiveMarket(
-                    instrument, series, seconds.of(series.id), seconds_kept=seconds.kept
-                )
-        elif instrument.exchange is not Exchange.DEMO:
-            if isinstance(known, HistoricalMarket) and known.is_of(instrument, series):
-                market = known
-            else:
-                market = HistoricalMarket(instrument, series)
-        elif stored.anchor is None:
+        series = all_series.get(instrument.series_id)
+        if series is None:
             continue
-        else:
-            market = DemoMarket(
-                instrument,
-                series,
-                stored.splits.get(series.id, ()),
-                anchor_time=stored.anchor.anchor_time,
-                seed=stored.anchor.seed,
-                caches=caches,
-            )
-        markets[instrument.symbol] = market
+        known = before.get(instrument.symbol)
+        try:
+            market = _market_of(instrument, series, stored, known, seconds, caches)
+        except Exception:
+            # What is wrong with it is M3's to tell; the others are served.
+            log.exception("instrument_not_loaded", instrument=instrument.symbol)
+            continue
+        if market is not None:
+            markets[instrument.symbol] = market
     for ticker in dict.fromkeys((*KNOWN, *required)):
         instrument = simulated_instrument(ticker)
         if stored.anchor is None or instrument.symbol in markets:
@@ -506,6 +495,37 @@ def _markets_of(
             caches=caches,
         )
     return markets
+
+
+def _market_of(
+    instrument: Instrument,
+    series: StoredSeries,
+    stored: MarketData,
+    known: Market | None,
+    seconds: "_Seconds",
+    caches: DemoCaches,
+) -> Market | None:
+    """Return an instrument's market, the known one where it stays right; None before a seed."""
+    if instrument.exchange in LIVE_EXCHANGES and series.resolution == _MINUTE:
+        if isinstance(known, LiveMarket) and known.fits(instrument, series):
+            known.become(instrument)
+            known.absorb(series, seconds.of(series.id))
+            return known
+        return LiveMarket(instrument, series, seconds.of(series.id), seconds_kept=seconds.kept)
+    if instrument.exchange is not Exchange.DEMO:
+        if isinstance(known, HistoricalMarket) and known.is_of(instrument, series):
+            return known
+        return HistoricalMarket(instrument, series)
+    if stored.anchor is None:
+        return None
+    return DemoMarket(
+        instrument,
+        series,
+        stored.splits.get(series.id, ()),
+        anchor_time=stored.anchor.anchor_time,
+        seed=stored.anchor.seed,
+        caches=caches,
+    )
 
 
 def _window(from_time: int, to_time: int, count_back: int | None) -> Window:

@@ -10,6 +10,7 @@ from trading_api.modules.datafeed.domain.columns import Columns
 from trading_api.modules.datafeed.repository import BarRepository
 from trading_api.modules.datafeed.repository.bars import encode_bars
 from trading_api.modules.datafeed.repository.checks import CHECK_IDS, check_market_data
+from trading_api.modules.datafeed.tests.conftest import a_service
 from trading_api.modules.datafeed.tests.test_instruments import Desk, desk
 from trading_api.runtime.database import Database
 
@@ -45,6 +46,19 @@ async def store_a_minute_with_seconds(database: Database) -> None:
             transaction, "live-1", minute, price_decimals=2, volume_decimals=0, source="tests",
             now_us=1, seconds=a_second(7), seconds_kept=3_600,
         )  # fmt: skip
+
+
+async def test_one_unsound_instrument_or_series_hides_no_other(desk: Desk) -> None:
+    every = {each.symbol for each in desk.market.offered()}
+    async with desk.database.transaction() as transaction:
+        await transaction.execute(_instruments.update().where(_apple).values(session="whenever"))
+    assert await desk.market.load()
+    assert {each.symbol for each in desk.market.offered()} == every - {"HIST:AAPL"}
+    fresh = a_service(desk.database)
+    async with desk.database.transaction() as transaction:
+        await transaction.execute(_chunks.update().where(_first).values(columns=b"short"))
+    assert await fresh.load()
+    assert {each.symbol for each in fresh.offered()} == every - {"HIST:AAPL", "DEMO:AAPL"}
 
 
 async def spoil_bars(desk: Desk, row: int, value: int) -> Any:

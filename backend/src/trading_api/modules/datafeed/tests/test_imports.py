@@ -40,8 +40,15 @@ from trading_api.modules.datafeed.service import (
 from trading_api.modules.datafeed.service import imports as imports_module
 from trading_api.modules.datafeed.service import store as store_module
 from trading_api.modules.datafeed.tests.builders import an_instrument
-from trading_api.modules.datafeed.tests.conftest import NOW, an_app, token_of
+from trading_api.modules.datafeed.tests.conftest import (
+    NOW,
+    a_service,
+    an_app,
+    an_instrument_service,
+    token_of,
+)
 from trading_api.modules.datafeed.tests.test_importing import HEAD, SPEC, equal, some_bars
+from trading_api.modules.datafeed.tests.test_instruments import SomeHistory
 from trading_api.runtime.database import Database
 from trading_api.runtime.http import Access
 from trading_api.runtime.settings import PlatformSettings
@@ -65,6 +72,7 @@ class Desk:
             files=BarFiles(folder / "bars"),
         )
         self.imports = ImportService(database=database, market=self.market, ids=UuidV7Ids())
+        self.instruments = an_instrument_service(database, self.market, FixedClock(NOW))
 
     def file(self, bars: Columns, *, name: str = "bars.csv", extra: str = "") -> Path:
         lines = [
@@ -81,14 +89,21 @@ class Desk:
             resolution="1",
             source_name=path.name,
             source_sha256=digest_of(path),
-            instrument=INSTRUMENT,
         )
         return dataclasses.replace(request, **changes)  # type: ignore[arg-type]
 
     async def load(self, path: Path, **changes: object) -> ImportReport:
-        return await self.imports.import_bars(
+        report = await self.imports.import_bars(
             request=self.request(path, **changes), source=source_of(path), now=NOW
         )
+        await self.list_()
+        return report
+
+    async def list_(self) -> None:
+        if await self.instruments.ensure_listable(instrument=INSTRUMENT):
+            await self.instruments.list_instrument(
+                instrument=INSTRUMENT, operator_id="usr_o", idempotency_key=None, now=NOW
+            )
 
     async def stored(self) -> Columns:
         _, pieces = await ExportService(market=self.market).begin(
@@ -270,7 +285,61 @@ async def test_an_interrupted_import_shows_nothing_and_goes_on_where_it_stopped(
         on_progress=lambda progress, _: first.append(progress.bar_count),
     )
     assert first[0] > record.bar_count
+    await desk.list_()
     assert equal(await desk.stored(), bars)
+
+
+async def test_a_seed_leaves_what_operators_imported_alone(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from trading_api.modules.datafeed.adapters import bar_formats
+
+    async def seed() -> None:
+        market = a_service(desk.database, history=SomeHistory())
+        await market.seed(now=NOW, demo_seed="tests")
+
+    async def count(series_id: str) -> int:
+        async with desk.database.snapshot() as snapshot:
+            found = await BarRepository().find_series(snapshot, series_id)
+        return found.bar_count if found else 0
+
+    monkeypatch.setattr(bar_formats, "_BLOCK_BYTES", 100_000)
+    await seed()
+    bundled = {each: await count(each) for each in ("ibm-1d", "aapl-1d")}
+    minutes = some_bars(6_000)
+    path = desk.file(dataclasses.replace(minutes, time=minutes.time * 1_440))
+    ours = desk.request(path, series_id="ibm-1d", resolution="1D")
+    await desk.imports.import_bars(request=ours, source=source_of(path), now=NOW)
+    # Another bundled version comes while an import into its series is under way.
+    theirs = dataclasses.replace(ours, series_id="aapl-1d")
+    with pytest.raises(ConnectionError):
+        await desk.imports.import_bars(request=theirs, source=BreakingFile(path, 2), now=NOW)
+    async with desk.database.transaction() as transaction:
+        await transaction.execute(
+            tables.series.update()
+            .where(tables.series.c.id == "aapl-1d")
+            .values(source_sha256="older")
+        )
+    await seed()
+    assert await count("ibm-1d") == bundled["ibm-1d"] + 6_000
+    await desk.imports.import_bars(request=theirs, source=source_of(path), now=NOW)
+    await seed()
+    assert await count("aapl-1d") == bundled["aapl-1d"] + 6_000
+    assert await desk.faults() == []
+
+
+async def test_imports_of_two_scales_into_one_new_series_are_refused(desk: Desk) -> None:
+    first, second = (desk.file(some_bars(100, seed), name=f"{seed}.csv") for seed in (1, 2))
+    begun = desk.request(second, price_decimals=3)
+    await desk.imports._begin(begun, source_of(second), NOW)
+    await desk.load(first)
+    with pytest.raises(ImportMismatchError):
+        await desk.imports.import_bars(request=begun, source=source_of(second), now=NOW)
+    # Nor where the other one is done in between.
+    record = await desk.imports._begin(desk.request(second), source_of(second), NOW)
+    assert record.price_decimals == 2
+    with pytest.raises(ImportMismatchError):
+        await desk.imports._publish(dataclasses.replace(record, price_decimals=3), begun, NOW)
 
 
 async def test_two_runs_of_one_import_never_mix(desk: Desk) -> None:
@@ -356,6 +425,7 @@ async def test_the_verb_imports_and_names_bad_lines(
 ) -> None:
     verb = ImportCommand(
         imports=desk.imports,
+        instruments=desk.instruments,
         clock=FixedClock(NOW),
         open_source=source_of,
         digest_of=digest_of,
@@ -373,3 +443,28 @@ async def test_the_verb_imports_and_names_bad_lines(
     assert "12" in shown
     assert "open is missing" in shown
     assert await verb.run([str(desk.folder / "none.csv"), *options]) == 1
+    # What it lists keeps the operators' rules, before the file is read, and is told as theirs.
+    other = desk.file(some_bars(20), name="other.csv")
+    for ticker, session, reason in (
+        ("OURS", "24x7", "is or was listed"),
+        ("NO WAY", "24x7", "a ticker is"),
+        ("OTHER", "whenever", "not a session"),
+    ):
+        options = ["--series", "other-1", "--resolution", "1", "--ticker", ticker]
+        assert await verb.run([str(other), *options, "--session", session]) == 1
+        assert reason in capsys.readouterr().out
+    # The series' decimals are the instrument's, whatever a file's beginning needs.
+    whole = desk.folder / "whole.csv"
+    whole.write_text(f"{HEAD}60000000,1,1,1,1,1\n")
+    options = ["--series", "ours-1", "--resolution", "1", "--ticker", "AGAIN"]
+    assert await verb.run([str(whole), *options]) == 0
+    async with desk.database.snapshot() as snapshot:
+        assert [each.id for each in await desk.imports.list_imports(limit=9)][3:] == []
+        rows = await snapshot.all(sa.select(tables.outbox_table).order_by(tables.outbox_table.c.id))
+    told = [json.loads(row.data) for row in rows]
+    assert [(each["instrument"], each["change"]) for each in told] == [
+        ("HIST:OURS", "listed"),
+        ("HIST:AGAIN", "listed"),
+    ]
+    assert (told[1]["changed_by"], told[1]["after"]["price_decimals"]) == ("trading-api import", 2)
+    assert await desk.faults() == []

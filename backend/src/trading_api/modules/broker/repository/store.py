@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from functools import cache
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
@@ -221,8 +222,7 @@ class BrokerRepository:
         statement, parameters = _LIVE_ORDERS, {"of_account_id": account_id}
         if symbol is not None:
             statement, parameters = _LIVE_ORDERS_IN, {**parameters, "of_symbol": symbol}
-        found = await transaction.all(statement, parameters)
-        return [rows.order_of(row._mapping) for row in found]
+        return _orders_of(await transaction.all(statement, parameters))
 
     async def list_closed_since(
         self, transaction: Transaction, account_id: str, *, since: datetime, limit: int
@@ -390,14 +390,13 @@ class BrokerRepository:
         self, transaction: Transaction, *, after: str, limit: int
     ) -> list[str]:
         """Return accounts that reserve something or have open orders, by id."""
-        reserving = sa.select(positions.c.account_id).where(positions.c.reserved_minor > 0)
-        ordering = sa.select(orders.c.account_id).where(IS_LIVE)
-        both = sa.union(reserving, ordering).subquery()
+        # The page is named in each half, so that a later one reads no more than what is left.
+        reserving = sa.select(positions.c.account_id).where(
+            positions.c.account_id > after, positions.c.reserved_minor > 0
+        )
+        ordering = sa.select(orders.c.account_id).where(orders.c.account_id > after, IS_LIVE)
         found = await transaction.all(
-            sa.select(both.c.account_id)
-            .where(both.c.account_id > after)
-            .order_by(both.c.account_id)
-            .limit(limit)
+            sa.union(reserving, ordering).order_by("account_id").limit(limit)
         )
         return [row.account_id for row in found]
 
@@ -420,12 +419,13 @@ class BrokerRepository:
     ) -> dict[str, list[Order]]:
         """Return the live orders of some accounts, oldest first, by account."""
         found: dict[str, list[Order]] = {}
-        for row in await transaction.all(
+        stored = await transaction.all(
             sa.select(orders)
             .where(orders.c.account_id.in_(account_ids), IS_LIVE)
             .order_by(orders.c.order_id)
-        ):
-            found.setdefault(row.account_id, []).append(rows.order_of(row._mapping))
+        )
+        for order in _orders_of(stored):
+            found.setdefault(order.account_id, []).append(order)
         return found
 
     async def add_events(self, transaction: Transaction, events: Sequence[AccountEvent]) -> None:
@@ -577,3 +577,9 @@ class BrokerRepository:
             .limit(limit)
         )
         return [rows.event_of(row._mapping) for row in found]
+
+
+def _orders_of(found: Sequence[sa.Row[Any]]) -> list[Order]:
+    # A dictionary of its own is read faster than a row by name, which an order is thirty times.
+    names = found[0]._fields if found else ()
+    return [rows.order_of(dict(zip(names, row, strict=True))) for row in found]

@@ -23,6 +23,8 @@ from trading_api.runtime.database import Database, Lease, Leases, Transaction
 log = structlog.get_logger("broker")
 
 _PAGE = 500
+_CHECKED_ACCOUNTS = 100
+"""Of a start's page: each comes with every order it has open."""
 _ACCOUNTS_AT_ONCE = 64
 
 
@@ -108,7 +110,7 @@ class MatchingService:
         while True:
             async with self._database.snapshot() as snapshot:
                 found = await self._repository.list_reserving_accounts(
-                    snapshot, after=after, limit=_PAGE
+                    snapshot, after=after, limit=_CHECKED_ACCOUNTS
                 )
                 positions = await self._repository.list_positions_of(snapshot, found)
                 orders = await self._repository.list_live_orders_of(snapshot, found)
@@ -119,7 +121,7 @@ class MatchingService:
             corrected += await each_apart(
                 faulty, partial(self._reconcile, now=now), work="reconciling"
             )
-            if len(found) < _PAGE:
+            if len(found) < _CHECKED_ACCOUNTS:
                 return corrected
             after = found[-1]
 

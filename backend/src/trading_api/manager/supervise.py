@@ -30,9 +30,13 @@ from trading_api.manager.sources import list_sources
 
 # What a process that serves needs before it knows which modules; a missing one shows at the start.
 _PRELOADED = (
+    # Imported late by what calls other modules; by then each process would do so for itself.
+    "anyio._backends._asyncio",
+    "httpcore",
     "trading_api.app",
     "trading_api.manager.cli",
     "trading_api.manager.serve",
+    "trading_api.runtime.logs",
     "trading_api.runtime.registry",
     "trading_api.runtime.ws.protocol",
     "uvicorn.lifespan.on",

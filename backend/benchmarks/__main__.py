@@ -17,7 +17,7 @@ BENCHMARKS = {
     "bars": ["--bars", "5000000", "--plots", str(OUT)],
     "orders": ["--seconds", "5"],
 }
-# Without orders, whose peer pgbench isn't everywhere.
+# Without orders, which starts a platform of its own behind nginx.
 QUICK = {
     "http": ["--seconds", "1"],
     "fanout": ["--clients", "50", "--repeats", "1", "--ticks", "40"],

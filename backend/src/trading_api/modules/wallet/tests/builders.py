@@ -4,6 +4,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 
+from trading_api.kernel.clock import Clock
 from trading_api.kernel.errors import UnavailableError
 from trading_api.kernel.values import currency
 from trading_api.modules.wallet.domain import Rate, Transfer
@@ -13,7 +14,6 @@ from trading_api.modules.wallet.errors import (
     TransferRefusedError,
 )
 from trading_api.modules.wallet.ports import AccountSide, TradingCash
-from trading_api.testkit.clocks import FixedClock
 
 ACCOUNT = "acc_alice"
 
@@ -113,7 +113,7 @@ class FakeAccounts:
 class FakeRates:
     """EURUSD at 1.0990 / 1.1010, as old as asked."""
 
-    def __init__(self, clock: FixedClock, *, age: timedelta = timedelta(0)) -> None:
+    def __init__(self, clock: Clock, *, age: timedelta = timedelta(0)) -> None:
         self.clock = clock
         self.age = age
         self.is_demo = True

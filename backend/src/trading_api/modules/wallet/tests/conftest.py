@@ -6,6 +6,7 @@ from typing import Any
 import httpx
 import pytest
 
+from trading_api.kernel.clock import Clock
 from trading_api.kernel.ids import UuidV7Ids
 from trading_api.modules.wallet import tables
 from trading_api.modules.wallet.adapters.manual_rail import ManualRail
@@ -67,7 +68,7 @@ def wakes() -> Wakes:
 
 def make_services(
     database: Database,
-    clock: FixedClock,
+    clock: Clock,
     wakes: WakeStream,
     rail: PaymentRail | None = None,
     *,

@@ -124,24 +124,27 @@ class BarSource(Protocol):
 
 
 class SeriesFiles(Protocol):
-    """Files beside the database that large series are served from."""
+    """Files beside the database that large series are served from.
 
-    def open(self, series_id: str, version: int, count: int) -> Columns | None:
+    An ``identity`` is text of letters and digits that only a series' present bars have.
+    """
+
+    def open(self, series_id: str, identity: str, count: int) -> Columns | None:
         """Return a series' bars; None where its file must be written."""
         ...
 
     def writing(
-        self, series_id: str, version: int, count: int
+        self, series_id: str, identity: str, count: int
     ) -> AbstractContextManager[Callable[[Columns], None]]:
         """Give a function that takes the bars part by part."""
         ...
 
-    def open_texts(self, series_id: str, version: int, count: int) -> StoredTexts | None:
+    def open_texts(self, series_id: str, identity: str, count: int) -> StoredTexts | None:
         """Return a series' finished texts; None where they must be written."""
         ...
 
     def write_texts(
-        self, series_id: str, version: int, count: int, bars: Columns, scale: Scale
+        self, series_id: str, identity: str, count: int, bars: Columns, scale: Scale
     ) -> Iterator[float]:
         """Write the texts block by block; yield the share done after each."""
         ...

@@ -2,12 +2,12 @@
 
 A large series has a file of six int64 columns, and one each of its text as columns and as rows,
 cut into blocks. They are made from the database's chunks, written aside and renamed, so that a
-reader sees a whole file or none; their names carry the series' version, and older ones are removed.
-Losing them costs the time to make them again.
+reader sees a whole file or none; their names tell the series and what it holds apart from every
+other, and older ones are removed. Losing them costs the time to make them again.
 """
 
+import hashlib
 import os
-import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -29,14 +29,17 @@ from trading_api.modules.datafeed.domain.text import (
 
 
 class BarFiles:
-    """Column and text files below one directory; a ``SeriesFiles``."""
+    """Column and text files below one directory; a ``SeriesFiles``.
+
+    An ``identity`` names a series' present bars: letters and digits that no other state of it has.
+    """
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
 
-    def open(self, series_id: str, version: int, count: int) -> Columns | None:
+    def open(self, series_id: str, identity: str, count: int) -> Columns | None:
         """Return a series' bars from its file; None where it must be written."""
-        path = self._path(series_id, version, count, "bars")
+        path = self._path(series_id, identity, count, "bars")
         if not path.exists() or path.stat().st_size != 48 * count:
             return None
         table = np.memmap(path, dtype="<i8", mode="r", shape=(6, count))
@@ -44,14 +47,14 @@ class BarFiles:
 
     @contextmanager
     def writing(
-        self, series_id: str, version: int, count: int
+        self, series_id: str, identity: str, count: int
     ) -> Iterator[Callable[[Columns], None]]:
         """Give a function that takes a series' bars part by part; ``open`` finds them afterwards.
 
         Raises:
             ValueError: at the end, where the parts held another number of bars.
         """
-        path = self._path(series_id, version, count, "bars")
+        path = self._path(series_id, identity, count, "bars")
         with self._written(path) as aside:
             table = np.memmap(aside, dtype="<i8", mode="w+", shape=(6, count))
             row = 0
@@ -69,17 +72,17 @@ class BarFiles:
             if row != count:
                 raise ValueError(f"{series_id} holds {row} bars instead of {count}")
             table.flush()
-        self._drop_others(series_id, version, count)
+        self._drop_others(series_id, identity, count)
 
-    def open_texts(self, series_id: str, version: int, count: int) -> "StoredTexts | None":
+    def open_texts(self, series_id: str, identity: str, count: int) -> "StoredTexts | None":
         """Return a series' finished texts; None where they must be written."""
-        paths = [self._path(series_id, version, count, kind) for kind in ("columns", "rows")]
+        paths = [self._path(series_id, identity, count, kind) for kind in ("columns", "rows")]
         if not all(path.exists() and _starts(path).exists() for path in paths):
             return None
         return StoredTexts(_TextFile(paths[0], COLUMN_COUNT), _TextFile(paths[1], 1))
 
     def write_texts(
-        self, series_id: str, version: int, count: int, bars: Columns, scale: Scale
+        self, series_id: str, identity: str, count: int, bars: Columns, scale: Scale
     ) -> Iterator[float]:
         """Write both text files block by block; yield the share that is done after each."""
         blocks = range(0, len(bars), BLOCK_BARS)
@@ -88,7 +91,7 @@ class BarFiles:
             return (encode_rows(block, scale),)
 
         for number, (kind, make) in enumerate((("columns", encode_columns), ("rows", rows))):
-            path = self._path(series_id, version, count, kind)
+            path = self._path(series_id, identity, count, kind)
             with self._written(path) as aside, self._written(_ends(path)) as ends_aside:
                 starts, position = [0], 0
                 with aside.open("wb") as data, ends_aside.open("wb") as ends:
@@ -102,9 +105,8 @@ class BarFiles:
             with self._written(_starts(path)) as aside:
                 np.array(starts, dtype="<u8").tofile(aside)
 
-    def _path(self, series_id: str, version: int, count: int, kind: str) -> Path:
-        safe = "".join(each if each.isalnum() or each in "-_" else "_" for each in series_id)
-        return self._directory / f"{safe}.{version}.{count}.{kind}"
+    def _path(self, series_id: str, identity: str, count: int, kind: str) -> Path:
+        return self._directory / f"{_prefix(series_id)}{identity}.{count}.{kind}"
 
     @contextmanager
     def _written(self, path: Path) -> Iterator[Path]:
@@ -119,17 +121,13 @@ class BarFiles:
         finally:
             aside.unlink(missing_ok=True)
 
-    def _drop_others(self, series_id: str, version: int, count: int) -> None:
+    def _drop_others(self, series_id: str, identity: str, count: int) -> None:
         # Who still maps an old file keeps it; the name is gone.
-        kept = self._path(series_id, version, count, "bars").name.removesuffix("bars")
-        prefix = kept.split(".")[0] + "."
+        kept = self._path(series_id, identity, count, "bars").name.removesuffix("bars")
+        prefix = _prefix(series_id)
         for path in self._directory.iterdir():
             if path.name.startswith(prefix) and not path.name.startswith(kept):
                 path.unlink(missing_ok=True)
-
-    def clear(self) -> None:
-        """Remove every file."""
-        shutil.rmtree(self._directory, ignore_errors=True)
 
 
 class StoredTexts:
@@ -165,6 +163,12 @@ class _TextFile:
             )
             for each, (begin, end) in enumerate(pairwise(begins))
         ]
+
+
+def _prefix(series_id: str) -> str:
+    """Return what the names of a series' files begin with, and those of no other's."""
+    safe = "".join(each if each.isascii() and each.isalnum() else "_" for each in series_id)
+    return f"{safe[:64]}-{hashlib.sha256(series_id.encode()).hexdigest()[:16]}."
 
 
 def _ends(path: Path) -> Path:

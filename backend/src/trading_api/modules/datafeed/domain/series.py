@@ -60,6 +60,7 @@ class StoredSeries:
     volume_decimals: int
     bars: Columns
     version: int = 1
+    identity: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,6 +29,7 @@ class SeriesRecord:
         volume_decimals: decimals of its volumes.
         bar_count: how many there are.
         version: of its chunks.
+        loaded_at_us: when that version was stored, microseconds.
     """
 
     id: str
@@ -37,6 +38,7 @@ class SeriesRecord:
     volume_decimals: int
     bar_count: int
     version: int
+    loaded_at_us: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -134,6 +134,7 @@ class MarketRepository:
                 volume_decimals=row.volume_decimals,
                 bar_count=row.bar_count,
                 version=row.version,
+                loaded_at_us=row.loaded_at_us,
             )
             for row in await transaction.all(sa.select(tables.series))
         }

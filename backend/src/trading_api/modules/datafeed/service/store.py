@@ -1,6 +1,7 @@
 """Where a stored series is served from: memory while it is small, mapped files when it is large."""
 
 import asyncio
+import hashlib
 from collections.abc import Callable
 
 from trading_api.modules.datafeed.domain.columns import Columns
@@ -35,9 +36,11 @@ class SeriesStore:
         ):
             return known
         files = self._files if record.bar_count > IN_MEMORY_BARS_MAX else None
-        bars = files.open(record.id, record.version, record.bar_count) if files else None
-        if bars is None:
-            bars = await self._read(transaction, record, files)
+        if files is None:
+            identity, bars = "", await self._read(transaction, record)
+        else:
+            identity = await self._identity(transaction, record)
+            bars = await self._map(transaction, record, files, identity)
         series = self._known[record.id] = StoredSeries(
             id=record.id,
             resolution=record.resolution,
@@ -45,6 +48,7 @@ class SeriesStore:
             volume_decimals=record.volume_decimals,
             bars=bars,
             version=record.version,
+            identity=identity,
         )
         return series
 
@@ -55,29 +59,44 @@ class SeriesStore:
     async def texts(self, series: StoredSeries) -> StoredTexts | None:
         """Return a large series' finished texts, written now where they aren't there yet."""
         files, count = self._files, len(series.bars)
-        if files is None or count <= IN_MEMORY_BARS_MAX or not series.resolution.is_intraday:
+        if files is None or not series.identity or not series.resolution.is_intraday:
             return None
-        found = files.open_texts(series.id, series.version, count)
+        found = files.open_texts(series.id, series.identity, count)
         if found is None:
             scale = Scale(series.price_decimals, series.volume_decimals)
-            for _ in files.write_texts(series.id, series.version, count, series.bars, scale):
+            for _ in files.write_texts(series.id, series.identity, count, series.bars, scale):
                 # A block takes a few milliseconds; most of the time belongs to requests.
                 await asyncio.sleep(_PAUSE_SECONDS)
-            found = files.open_texts(series.id, series.version, count)
+            found = files.open_texts(series.id, series.identity, count)
         return found
 
-    async def _read(
-        self, transaction: Transaction, record: SeriesRecord, files: SeriesFiles | None
+    async def _identity(self, transaction: Transaction, record: SeriesRecord) -> str:
+        """Return what tells a series' present bars from all others, of other databases too.
+
+        A version counts from 1 in every database, so when it was stored counts too; minutes are
+        appended to a version, after a restored backup maybe others, so the newest chunk does.
+        """
+        digest = hashlib.sha256(f"{record.version} {record.loaded_at_us}".encode())
+        last = await self._bars.read_last_chunk(transaction, record.id, record.version)
+        for column in last[1].arrays() if last else ():
+            digest.update(column.tobytes())
+        return digest.hexdigest()[:32]
+
+    async def _map(
+        self, transaction: Transaction, record: SeriesRecord, files: SeriesFiles, identity: str
     ) -> Columns:
-        if files is None:
-            parts: list[Columns] = []
-            await self._each_chunk(transaction, record, parts.append)
-            return Columns.concat(parts)
-        with files.writing(record.id, record.version, record.bar_count) as add:
-            await self._each_chunk(transaction, record, add)
-        bars = files.open(record.id, record.version, record.bar_count)
+        bars = files.open(record.id, identity, record.bar_count)
+        if bars is None:
+            with files.writing(record.id, identity, record.bar_count) as add:
+                await self._each_chunk(transaction, record, add)
+            bars = files.open(record.id, identity, record.bar_count)
         assert bars is not None, "it was just written"
         return bars
+
+    async def _read(self, transaction: Transaction, record: SeriesRecord) -> Columns:
+        parts: list[Columns] = []
+        await self._each_chunk(transaction, record, parts.append)
+        return Columns.concat(parts)
 
     async def _each_chunk(
         self, transaction: Transaction, record: SeriesRecord, take: Callable[[Columns], None]

@@ -304,16 +304,16 @@ def test_joined_bars_are_all_of_both_and_the_new_ones_win(
 def test_files_give_back_the_bars_and_their_texts(tmp_path: Path) -> None:
     bars = some_bars(2 * BLOCK_BARS + 5)
     files, scale = BarFiles(tmp_path / "bars"), Scale(2, 0)
-    assert files.open("a", 1, len(bars)) is None
-    assert files.open_texts("a", 1, len(bars)) is None
-    with files.writing("a", 1, len(bars)) as add:
+    assert files.open("a", "v1", len(bars)) is None
+    assert files.open_texts("a", "v1", len(bars)) is None
+    with files.writing("a", "v1", len(bars)) as add:
         add(bars[:100])
         add(bars[100:])
-    mapped = files.open("a", 1, len(bars))
+    mapped = files.open("a", "v1", len(bars))
     assert mapped is not None
     assert equal(mapped, bars)
-    list(files.write_texts("a", 1, len(bars), mapped, scale))
-    texts = files.open_texts("a", 1, len(bars))
+    list(files.write_texts("a", "v1", len(bars), mapped, scale))
+    texts = files.open_texts("a", "v1", len(bars))
     assert texts is not None
     cache = TextCache()
     for end, count in ((60 * len(bars), 5_000), (60 * BLOCK_BARS, 1), (60 * 5_000, 4_999)):
@@ -325,10 +325,21 @@ def test_files_give_back_the_bars_and_their_texts(tmp_path: Path) -> None:
                 cache.columns(part, scale), cache.columns(other, scale), strict=True
             ):
                 assert bytes(ours) == bytes(theirs)
-    with files.writing("a", 2, 1) as add:
+    with files.writing("a", "v2", 1) as add:
         add(bars[:1])
-    assert files.open("a", 1, len(bars)) is None
-    with pytest.raises(ValueError, match="instead of"), files.writing("a", 3, 5) as add:
+    assert files.open("a", "v1", len(bars)) is None
+    with pytest.raises(ValueError, match="instead of"), files.writing("a", "v3", 5) as add:
         add(bars[:4])
-    assert files.open("a", 3, 5) is None
-    assert {path.name for path in (tmp_path / "bars").iterdir()} == {"a.2.1.bars"}
+    assert files.open("a", "v3", 5) is None
+    # Names that differ in what a file's name can't show are of different series.
+    with files.writing("A", "v2", 1) as add, files.writing("b.c", "v1", 1) as add_other:
+        add(bars[1:2])
+        add_other(bars[2:3])
+    with files.writing("b_c", "v1", 1) as add:
+        add(bars[3:4])
+    first = [files.open(name, version, 1) for name, version in (
+        ("a", "v2"), ("A", "v2"), ("b.c", "v1"), ("b_c", "v1")
+    )]  # fmt: skip
+    assert [int(each.time[0]) for each in first if each] == [0, 60, 120, 180]
+    names = {path.name.casefold() for path in (tmp_path / "bars").iterdir()}
+    assert len(names) == 4

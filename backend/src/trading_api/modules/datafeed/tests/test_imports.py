@@ -3,6 +3,7 @@
 import dataclasses
 import json
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -143,6 +144,37 @@ async def test_an_import_is_served_and_again_changes_nothing(desk: Desk) -> None
     )
     assert answer.selection.bars.close.tolist() == [int(bars.close[-1])]
     assert await desk.market.write_texts() == 1
+
+
+async def test_bars_of_another_database_are_never_served(desk: Desk, tmp_path: Path) -> None:
+    bars, others = some_bars(6_000), some_bars(6_000, seed=2)
+    await desk.load(desk.file(bars))
+    assert await desk.market.write_texts() == 1
+    # Emptied, and filled with as many other bars: the same series, version and count.
+    async with desk.database.transaction() as transaction:
+        for table in (tables.instruments, tables.imports, tables.series_chunks, tables.series):
+            await transaction.execute(table.delete())
+    later = Desk(desk.database, tmp_path)
+    await later.imports.import_bars(
+        request=later.request(later.file(others, name="others.csv")),
+        source=source_of(tmp_path / "others.csv"),
+        now=NOW + timedelta(seconds=1),
+    )
+    await later.list_()
+    assert equal(await later.stored(), others)
+    # As after a backup that was put back: the newest bars are others, all else is the same.
+    changed = Columns(*others.arrays()[:5], volume=np.append(others.volume[:-1], 7))
+    async with desk.database.transaction() as transaction:
+        repository = BarRepository()
+        found = await repository.read_last_chunk(transaction, "ours-1", 1)
+        assert found is not None
+        position, chunk = found
+        await repository.replace_last_chunk(
+            transaction, "ours-1", 1, position, changed[-len(chunk) :]
+        )
+    restored = Desk(desk.database, tmp_path)
+    await restored.market.load()
+    assert equal(await restored.stored(), changed)
 
 
 async def test_later_bars_are_appended_and_overlapping_ones_replace(desk: Desk) -> None:

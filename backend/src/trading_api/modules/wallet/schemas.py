@@ -13,8 +13,10 @@ from trading_api.ledger.domain import Balance, EntryType, Hold, PostedEntry
 from trading_api.ledger.engine import StatementLine
 from trading_api.modules.wallet.domain import (
     BASE_CURRENCY_CODE,
+    ActKind,
     Funding,
     FundingState,
+    OperatorAct,
     Receipt,
     Transfer,
     Wallet,
@@ -639,6 +641,29 @@ class TrialBalanceView(ResponseModel):
                 )
                 for type_, each in found.totals.items()
             ],
+        )
+
+
+class OperatorActView(ResponseModel):
+    """Who did what."""
+
+    act_id: str
+    by: str = Field(description="the operator, or the module that asked by itself")
+    kind: ActKind
+    subject: str = Field(description="the hold, wallet or entry")
+    reason: str
+    recorded_at: datetime
+
+    @classmethod
+    def of(cls, act: OperatorAct) -> "OperatorActView":
+        """Build from the domain."""
+        return cls(
+            act_id=act.act_id,
+            by=act.by,
+            kind=act.kind,
+            subject=act.subject,
+            reason=act.reason,
+            recorded_at=act.recorded_at,
         )
 
 

@@ -167,6 +167,23 @@ transfers = Table(
     ),
 )
 
+operator_acts = Table(
+    "operator_acts",
+    metadata,
+    Column("act_id", Id, primary_key=True),
+    Column("done_by", Id, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("subject", Id, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("recorded_at_us", Instant, nullable=False),
+    CheckConstraint(
+        "kind IN ('hold_opened', 'hold_captured', 'hold_voided', 'wallet_frozen',"
+        " 'wallet_unfrozen', 'entry_reversed')",
+        "kind",
+    ),
+    Index("ix_operator_acts_subject_act_id", "subject", "act_id"),
+)
+
 outbox_table = outbox.table(metadata)
 inbox_table = inbox.table(metadata)
 leases_table = leases.table(metadata)

@@ -309,6 +309,35 @@ class Receipt:
         )
 
 
+class ActKind(StrEnum):
+    """What somebody other than its customer did to a wallet."""
+
+    HOLD_OPENED = "hold_opened"
+    HOLD_CAPTURED = "hold_captured"
+    HOLD_VOIDED = "hold_voided"
+    WALLET_FROZEN = "wallet_frozen"
+    WALLET_UNFROZEN = "wallet_unfrozen"
+    ENTRY_REVERSED = "entry_reversed"
+
+
+@dataclass(frozen=True, slots=True)
+class OperatorAct:
+    """Who did what, kept for good.
+
+    Attributes:
+        by: The operator, or the module that asked by itself.
+        subject: Of the hold, wallet or entry.
+        reason: In the operator's words; empty where none is asked for.
+    """
+
+    act_id: str
+    by: str
+    kind: ActKind
+    subject: str
+    reason: str
+    recorded_at: datetime
+
+
 def amount_asked(amount: Decimal, currency: Currency) -> Money:
     """Return a request's amount in minor units.
 

@@ -15,9 +15,11 @@ from trading_api.ledger.checks import Violation
 from trading_api.ledger.domain import Balance, Book, HoldState
 from trading_api.ledger.engine import Ledger, StatementLine
 from trading_api.modules.wallet.domain import (
+    ActKind,
     Funding,
     FundingKind,
     FundingState,
+    OperatorAct,
     Transfer,
     TransferState,
     Wallet,
@@ -29,6 +31,7 @@ from trading_api.modules.wallet.tables import (
     destinations,
     fundings,
     ledger,
+    operator_acts,
     wallet_events,
     wallets,
 )
@@ -390,6 +393,40 @@ class WalletRepository:
                 closed_by=funding.closed_by,
             )
         )
+
+    async def add_act(self, transaction: Transaction, act: OperatorAct) -> None:
+        """Write down who did what."""
+        await transaction.execute(
+            insert(operator_acts),
+            {
+                "act_id": act.act_id,
+                "done_by": act.by,
+                "kind": act.kind.value,
+                "subject": act.subject,
+                "reason": act.reason,
+                "recorded_at_us": to_us(act.recorded_at),
+            },
+        )
+
+    async def list_acts(
+        self, transaction: Transaction, *, subject: str | None, limit: int
+    ) -> list[OperatorAct]:
+        """Return acts, newest first; with a subject, only on that."""
+        statement = select(operator_acts)
+        if subject is not None:
+            statement = statement.where(operator_acts.c.subject == subject)
+        rows = await transaction.all(statement.order_by(operator_acts.c.act_id.desc()).limit(limit))
+        return [
+            OperatorAct(
+                act_id=row.act_id,
+                by=row.done_by,
+                kind=ActKind(row.kind),
+                subject=row.subject,
+                reason=row.reason,
+                recorded_at=from_us(row.recorded_at_us),
+            )
+            for row in rows
+        ]
 
     async def renew_epochs(self, transaction: Transaction, *, ids: IdSource) -> None:
         """Begin every wallet's stream anew, as after a restore: offsets of before mean nothing."""

@@ -27,7 +27,7 @@ from trading_api.ledger.domain import (
     reversal,
 )
 from trading_api.ledger.engine import AccountTotals
-from trading_api.modules.wallet.domain import Wallet, amount_asked
+from trading_api.modules.wallet.domain import ActKind, OperatorAct, Wallet, amount_asked
 from trading_api.modules.wallet.errors import (
     EntryNotReversibleError,
     HoldExpiryError,
@@ -115,6 +115,7 @@ class OperationsService:
         currency: str,
         reference: str | None,
         lifetime: timedelta | None,
+        by: str,
         now: datetime,
     ) -> Hold:
         """Set part of a wallet's balance aside; the same id with the same body has one effect.
@@ -151,6 +152,7 @@ class OperationsService:
                 opened = await self._ledger.open_hold(transaction, request)
             if first is None:
                 await self._till.tell_held(transaction, wallet, asked.currency, now)
+                await self._note(transaction, ActKind.HOLD_OPENED, name, by=by, now=now)
             return opened
 
         return await self._database.group(command)
@@ -162,6 +164,7 @@ class OperationsService:
         amount: Decimal | None,
         type_: EntryType,
         description: str,
+        by: str,
         now: datetime,
     ) -> PostedEntry:
         """End a hold by charging all of it or less to its wallet; the rest is released.
@@ -173,6 +176,7 @@ class OperationsService:
             amount: At most what it holds, in units of its currency; None for all.
             type_: What it is for, one of `CAPTURE_TYPES`.
             description: Shown in the lists.
+            by: The operator or module that asks.
             now: UTC.
 
         Raises:
@@ -204,11 +208,12 @@ class OperationsService:
             posted = await self._ledger.capture_hold(transaction, hold_id, entry, recorded_at=now)
             if not posted.is_replay:
                 await self._till.tell_posted(transaction, [wallet], posted)
+                await self._note(transaction, ActKind.HOLD_CAPTURED, hold_id, by=by, now=now)
             return posted
 
         return await self._database.group(command)
 
-    async def void_hold(self, *, hold_id: str, now: datetime) -> Hold:
+    async def void_hold(self, *, hold_id: str, by: str, now: datetime) -> Hold:
         """End a hold with nothing taken.
 
         Raises:
@@ -220,6 +225,7 @@ class OperationsService:
             hold, wallet = await self._lock_hold(transaction, hold_id)
             ended = await self._ledger.void_hold(transaction, hold_id, closed_at=now)
             await self._till.tell_held(transaction, wallet, hold.request.amount.currency, now)
+            await self._note(transaction, ActKind.HOLD_VOIDED, hold_id, by=by, now=now)
             return ended
 
         return await self._database.group(command)
@@ -244,15 +250,19 @@ class OperationsService:
         Raises:
             WalletNotFoundError: No such wallet.
         """
-        return await self._set_frozen(wallet_id, now, reason=reason, operator_id=operator_id)
+        return await self._set_frozen(
+            wallet_id, is_frozen=True, reason=reason, operator_id=operator_id, now=now
+        )
 
-    async def unfreeze(self, *, wallet_id: str) -> Wallet:
+    async def unfreeze(self, *, wallet_id: str, operator_id: str, now: datetime) -> Wallet:
         """Let a wallet's customer move money again.
 
         Raises:
             WalletNotFoundError: No such wallet.
         """
-        return await self._set_frozen(wallet_id, None, reason=None, operator_id=None)
+        return await self._set_frozen(
+            wallet_id, is_frozen=False, reason="", operator_id=operator_id, now=now
+        )
 
     async def reverse_entry(
         self, *, entry_id: str, reason: str, operator_id: str, now: datetime
@@ -284,9 +294,16 @@ class OperationsService:
             with in_wallet_terms():
                 posted = await self._ledger.post_entry(transaction, undo, recorded_at=now)
             await self._till.tell_posted(transaction, wallets, posted)
+            kind = ActKind.ENTRY_REVERSED
+            await self._note(transaction, kind, entry_id, by=operator_id, now=now, reason=reason)
             return posted
 
         return await self._database.run(command)
+
+    async def list_acts(self, *, subject: str | None, limit: int) -> list[OperatorAct]:
+        """Return who did what, newest first; with a subject, only on that hold, wallet or entry."""
+        async with self._database.snapshot() as snapshot:
+            return await self._repository.list_acts(snapshot, subject=subject, limit=limit)
 
     async def compute_trial_balance(self) -> list[TrialBalance]:
         """Return debits and credits of every book and currency, summed from the postings."""
@@ -336,23 +353,39 @@ class OperationsService:
     async def _set_frozen(
         self,
         wallet_id: str,
-        frozen_at: datetime | None,
         *,
-        reason: str | None,
-        operator_id: str | None,
+        is_frozen: bool,
+        reason: str,
+        operator_id: str,
+        now: datetime,
     ) -> Wallet:
         async def command(transaction: Transaction) -> Wallet:
             await self._repository.get_wallet(transaction, wallet_id, lock=True)
             await self._repository.save_frozen(
                 transaction,
                 wallet_id,
-                frozen_at=frozen_at,
-                operator_id=operator_id,
-                reason=reason,
+                frozen_at=now if is_frozen else None,
+                operator_id=operator_id if is_frozen else None,
+                reason=reason if is_frozen else None,
             )
+            kind = ActKind.WALLET_FROZEN if is_frozen else ActKind.WALLET_UNFROZEN
+            await self._note(transaction, kind, wallet_id, by=operator_id, now=now, reason=reason)
             return await self._repository.get_wallet(transaction, wallet_id)
 
         return await self._database.run(command)
+
+    async def _note(
+        self,
+        transaction: Transaction,
+        kind: ActKind,
+        subject: str,
+        *,
+        by: str,
+        now: datetime,
+        reason: str = "",
+    ) -> None:
+        act = OperatorAct(self._till.ids.new("act"), by, kind, subject, reason, now)
+        await self._repository.add_act(transaction, act)
 
     async def _lock_hold(self, transaction: Transaction, hold_id: str) -> tuple[Hold, Wallet]:
         found = await self._ledger.get_hold(transaction, hold_id)

@@ -92,6 +92,12 @@ async def test_wallet_when_frozen_then_its_customer_moves_nothing(client_of):
     assert not (await operator.post(f"{path}/unfreeze")).json()["frozen"]
     assert (await client.post("/withdraw", json={"amount": "1"})).status_code == 201
     assert (await operator.post("/wallets/wal_none/unfreeze")).status_code == 404
+    assert (await client.get("/acts")).status_code == 403
+    acts = (await operator.get("/acts", params={"subject": wallet_id})).json()
+    assert [(each["by"], each["kind"], each["reason"]) for each in acts] == [
+        ("usr_op", "wallet_unfrozen", ""),
+        ("usr_op", "wallet_frozen", "x"),
+    ]
 
 
 async def test_withdrawal_when_large_then_confirmed_separately_or_expires(
@@ -318,6 +324,15 @@ async def test_holds_when_operators_use_them_then_end_once(client_of, clock, dat
     assert (await operator.post("/holds/hld_9/void")).status_code == 404
     too_long = await operator.post("/holds", json={**body, "expires_in_seconds": 91 * 86400})
     assert too_long.status_code == 422
+    # Refusals and repeats are no acts.
+    acts = (await operator.get("/acts")).json()
+    assert [(each["by"], each["kind"], each["subject"]) for each in reversed(acts)] == [
+        ("usr_op", "hold_opened", "hld_1"),
+        ("usr_op", "hold_captured", "hld_1"),
+        ("usr_op", "hold_opened", "hld_2"),
+        ("usr_op", "hold_opened", "hld_3"),
+        ("usr_op", "hold_voided", "hld_3"),
+    ]
     await ensure_proven(client_of)
 
 
@@ -350,6 +365,10 @@ async def test_entry_when_reversed_then_once_and_told(client_of, services):
     assert (await operator.post("/entries/ent_none/reverse", json=why)).status_code == 404
     page = (await client.get("/transactions")).json()
     assert [each["type"] for each in page] == ["WITHDRAWAL", "DEPOSIT", "REVERSAL", "DEPOSIT"]
+    (act,) = (await operator.get("/acts")).json()
+    assert (act["kind"], act["subject"], act["reason"]) == (
+        "entry_reversed", entry_id, "wrong customer",
+    )  # fmt: skip
     await ensure_proven(client_of)
 
 

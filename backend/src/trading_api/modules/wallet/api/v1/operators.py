@@ -3,7 +3,7 @@
 from datetime import timedelta
 from typing import Annotated
 
-from fastapi import Path
+from fastapi import Path, Query
 
 from trading_api.kernel.clock import Clock
 from trading_api.ledger.domain import EntryType
@@ -44,12 +44,14 @@ from trading_api.modules.wallet.schemas import (
     HoldRequestBody,
     HoldView,
     LedgerEntryView,
+    OperatorActView,
     ReasonRequest,
     TrialBalanceView,
     VerifyView,
     ViolationView,
 )
 from trading_api.runtime.http import Access, CurrentPrincipal, ModuleRouter
+from trading_api.runtime.identity import Principal
 
 _OPERATORS = Access.roles("operator", "admin")
 _HOLD_ENDED = (
@@ -93,8 +95,26 @@ def add_operator_routes(router: ModuleRouter, services: Services, *, clock: Cloc
         response_model=FrozenView,
         errors=[WalletNotFoundError],
     )
-    async def unfreeze(wallet_id: Id) -> FrozenView:
-        return FrozenView.of(await services.operations.unfreeze(wallet_id=wallet_id))
+    async def unfreeze(wallet_id: Id, principal: CurrentPrincipal) -> FrozenView:
+        wallet = await services.operations.unfreeze(
+            wallet_id=wallet_id, operator_id=user_of(principal), now=clock.now()
+        )
+        return FrozenView.of(wallet)
+
+    @router.get(
+        "/acts",
+        access=_OPERATORS,
+        summary="Who held, froze or reversed, newest first",
+        response_model=list[OperatorActView],
+    )
+    async def list_acts(
+        subject: Annotated[
+            str | None, Query(max_length=64, description="only on this hold, wallet or entry")
+        ] = None,
+        limit: Limit = PAGE_DEFAULT,
+    ) -> list[OperatorActView]:
+        found = await services.operations.list_acts(subject=subject, limit=limit)
+        return [OperatorActView.of(each) for each in found]
 
     @router.post(
         "/entries/{entry_id}/reverse",
@@ -170,7 +190,7 @@ def add_hold_routes(
         ],
         **options,
     )
-    async def open_hold(request: HoldRequestBody) -> HoldView:
+    async def open_hold(request: HoldRequestBody, principal: CurrentPrincipal) -> HoldView:
         lifetime = request.expires_in_seconds
         hold = await services.operations.open_hold(
             hold_id=request.hold_id,
@@ -179,6 +199,7 @@ def add_hold_routes(
             currency=request.currency,
             reference=request.reference,
             lifetime=None if lifetime is None else timedelta(seconds=lifetime),
+            by=_actor(principal),
             now=clock.now(),
         )
         return HoldView.of(hold)
@@ -191,12 +212,15 @@ def add_hold_routes(
         errors=[*_HOLD_ENDED, CaptureExceedsHoldError],
         **options,
     )
-    async def capture_hold(hold_id: Id, request: CaptureRequest) -> LedgerEntryView:
+    async def capture_hold(
+        hold_id: Id, request: CaptureRequest, principal: CurrentPrincipal
+    ) -> LedgerEntryView:
         posted = await services.operations.capture_hold(
             hold_id=hold_id,
             amount=request.amount,
             type_=EntryType(request.type),
             description=request.description,
+            by=_actor(principal),
             now=clock.now(),
         )
         return LedgerEntryView.of(posted)
@@ -209,8 +233,17 @@ def add_hold_routes(
         errors=_HOLD_ENDED,
         **options,
     )
-    async def void_hold(hold_id: Id) -> HoldView:
-        return HoldView.of(await services.operations.void_hold(hold_id=hold_id, now=clock.now()))
+    async def void_hold(hold_id: Id, principal: CurrentPrincipal) -> HoldView:
+        ended = await services.operations.void_hold(
+            hold_id=hold_id, by=_actor(principal), now=clock.now()
+        )
+        return HoldView.of(ended)
+
+
+def _actor(principal: Principal) -> str:
+    """Return the operator who asks, or the module where one does."""
+    is_module = principal.carrier == "service"
+    return principal.session_id if is_module else user_of(principal)
 
 
 def _add_funding_routes(router: ModuleRouter, services: Services, *, clock: Clock) -> None:

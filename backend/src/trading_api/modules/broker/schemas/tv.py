@@ -622,8 +622,9 @@ def symbol_columns(instruments: list[Instrument]) -> dict[str, Any]:
         "is-cfd": False,
         "timezone": column(lambda each: each.time_zone),
         "session-regular": column(lambda each: each.session),
-        "supported-resolutions": [["1", "5", "15", "30", "60", "1D", "1W", "1M"]],
-        "intraday-multipliers": [["1"]],
+        # A list in a list would be the first symbol's alone.
+        "supported-resolutions": ["1", "5", "15", "30", "60", "1D", "1W", "1M"],
+        "intraday-multipliers": ["1"],
         "bar-source": "trade",
         "bar-fillgaps": False,
     }

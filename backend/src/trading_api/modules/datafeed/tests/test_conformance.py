@@ -21,7 +21,12 @@ from trading_api.modules.datafeed.commands.conformance.command import (
     run_rules,
 )
 from trading_api.modules.datafeed.commands.conformance.rules import RULES, Result, Settings
-from trading_api.modules.datafeed.commands.conformance.server import Dialect, Server
+from trading_api.modules.datafeed.commands.conformance.server import (
+    AnswerError,
+    Dialect,
+    Server,
+    _cell,
+)
 from trading_api.modules.datafeed.tests.conformance_server import (
     DEFECTS,
     TICKER,
@@ -107,6 +112,16 @@ async def test_streams_pass_or_are_caught() -> None:
     assert [each.rule.name for each in sound if each.outcome == "skipped"] == []
     for broken, (result,) in zip(streams, others, strict=True):
         assert result.outcome == "failed", (broken, result.message)
+
+
+def test_a_column_with_values_for_some_symbols_is_told() -> None:
+    name = "supported-resolutions"
+    for shared in ("1", ["1", "5"], [["1", "5"], ["1"]]):
+        assert _cell(name, shared, 0, 2)
+    with pytest.raises(AnswerError, match="has 1 values for 2 symbols"):
+        _cell(name, [["1"]], 0, 2)
+    with pytest.raises(AnswerError, match="type has 3 values"):
+        _cell("type", ["stock"] * 3, 0, 2)
 
 
 def test_every_test_has_a_defect_that_shows_it_can_fail() -> None:

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import httpx
 
@@ -45,12 +45,14 @@ class Run:
     Attributes:
         symbols: one of each kind that the server offers, or those named by the user.
         notes: what was looked at, for the report.
+        recording: what came on the stream, once a test has listened; the others look at the same.
     """
 
     server: Server
     symbols: Sequence[SymbolInfo]
     settings: Settings
     notes: list[str] = field(default_factory=list)
+    recording: Any = None
 
     def note(self, text: str) -> None:
         """Say in the report what was looked at."""

@@ -15,6 +15,9 @@ TIMEOUT_SECONDS = 15.0
 DAY_SECONDS = 86_400
 SYMBOLS_MAX = 8
 """Kinds of symbols looked at unless some are named; each costs every test some requests."""
+_LISTS = ("supported-resolutions", "intraday-multipliers")
+"""Columns whose values are lists themselves."""
+
 _MINUTES = re.compile(r"[0-9]{1,4}", re.ASCII)
 
 
@@ -187,9 +190,10 @@ class Server:
         found: list[SymbolInfo] = []
         for group in names:
             table = _inner((await self.ask("/symbol_info", group=group)).body)
-            for index in range(len(table.get("symbol", []))):
+            count = len(table.get("symbol", []))
+            for index in range(count):
                 fields = {
-                    name.replace("-", "_"): value[index] if isinstance(value, list) else value
+                    name.replace("-", "_"): _cell(name, value, index, count)
                     for name, value in table.items()
                     if name != "s"
                 }
@@ -228,6 +232,22 @@ def info_of(fields: Mapping[str, Any]) -> SymbolInfo:
     has_intraday = bool(fields.get("has_intraday", False))
     ticker = str(fields.get("ticker") or fields["name"])
     return SymbolInfo(ticker, fields, min(minutes) if minutes and has_intraday else None)
+
+
+def _cell(name: str, value: Any, index: int, count: int) -> Any:
+    """Return a symbol's value of a column, or what all share: no list, or a plain list of lists.
+
+    Raises:
+        AnswerError: the column has a value for some of the symbols; a chart would find nothing.
+    """
+    is_shared = not isinstance(value, list) or (
+        name in _LISTS and not (value and isinstance(value[0], list))
+    )
+    if is_shared:
+        return value
+    if len(value) != count:
+        raise AnswerError(f"/symbol_info: {name} has {len(value)} values for {count} symbols")
+    return value[index]
 
 
 def _inner(body: Any) -> dict[str, Any]:

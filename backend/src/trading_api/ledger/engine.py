@@ -109,6 +109,19 @@ class LinePosition:
     sequence: int
 
 
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """Entries that were decided on locked accounts and are to be written at the end.
+
+    Attributes:
+        entries: in their order.
+        before: the states, as stored, of every customer account they touch, by id.
+    """
+
+    entries: tuple[PostedEntry, ...]
+    before: Mapping[str, AccountState]
+
+
 class _Statements:
     """The statements of the writing path, built once."""
 
@@ -279,6 +292,53 @@ class Ledger:
         if written:
             await self._write_all(transaction, list(written.values()), before, states)
         return outcomes
+
+    async def decide_entry(
+        self,
+        transaction: LedgerTransaction,
+        entry: Entry,
+        states: Mapping[str, AccountState],
+        *,
+        recorded_at: datetime,
+    ) -> PostedEntry:
+        """Decide an entry over states under the caller's locks; `write_decided` writes it.
+
+        Its id must be new: it is not looked for, and one that is taken fails the transaction.
+
+        Args:
+            transaction: The caller's.
+            entry: What to post, reversing nothing; its accounts exist.
+            states: Of every customer account it touches, as the entries decided before left them.
+            recorded_at: Now; moved forward where an account's newest posting is later.
+
+        Raises:
+            InsufficientFundsError, BalanceOutOfRangeError, LedgerAccountNotFoundError: As
+                `post_entry`.
+        """
+        touched = {posting.account_id for posting in entry.postings}
+        accounts = {account_id: state.account for account_id, state in states.items()}
+        accounts |= await self._load_accounts(transaction, touched - accounts.keys())
+        return await self._decide(transaction, entry, accounts, states, {None}, recorded_at)
+
+    async def write_decided(
+        self, transaction: LedgerTransaction, decided: Sequence[Decided]
+    ) -> None:
+        """Write what was decided for accounts that differ, by as many statements as for one.
+
+        Raises:
+            LedgerInvariantError: What was stored is not what was decided; roll back.
+        """
+        before: dict[str, AccountState] = {}
+        after: dict[str, AccountState] = {}
+        for each in decided:
+            if not before.keys().isdisjoint(each.before):
+                raise LedgerInvariantError("an account was decided over twice")
+            before |= each.before
+            after |= each.before
+            for posted in each.entries:
+                after |= posted.states
+        entries = [posted for each in decided for posted in each.entries]
+        await self._write_all(transaction, entries, before, after)
 
     async def open_hold(self, transaction: LedgerTransaction, request: HoldRequest) -> Hold:
         """Reserve an amount, or find the hold: the same id with the same body has one effect.

@@ -58,6 +58,7 @@ from trading_api.modules.broker.service import (
     PositionService,
     ReportService,
 )
+from trading_api.modules.broker.service.ahead import AheadReader
 from trading_api.modules.broker.service.controls import ControlService
 from trading_api.modules.broker.service.counter import Counter
 from trading_api.modules.broker.service.desk import Books
@@ -142,6 +143,7 @@ class BrokerModule(Module):
             wake=context.hub.wake,
             find_quote=self._quotes.find,
         )
+        ahead = AheadReader(books.repository, books.ledger, idempotency)
         self._clock = clock
         instruments = DatafeedInstruments(client=client, clock=clock)
         policy = _policy_of(settings)
@@ -168,6 +170,7 @@ class BrokerModule(Module):
             counter=counter,
             floor=floor,
             risk=risk,
+            ahead=ahead,
         )
         positions = PositionService(
             database=database,
@@ -192,6 +195,7 @@ class BrokerModule(Module):
             leases=leases,
             venue=venue,
             floor=floor,
+            ahead=ahead,
         )
         leverage = LeverageService(
             database=database,

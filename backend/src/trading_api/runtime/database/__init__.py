@@ -5,9 +5,10 @@ from trading_api.runtime.database.inbox import Inbox
 from trading_api.runtime.database.leases import Lease, Leases
 from trading_api.runtime.database.outbox import Outbox
 from trading_api.runtime.database.schema import Id, Instant, Minor, module_metadata
-from trading_api.runtime.database.transactions import Database, Transaction
+from trading_api.runtime.database.transactions import Ahead, Database, Transaction
 
 __all__ = [
+    "Ahead",
     "Database",
     "Id",
     "Idempotency",

@@ -128,6 +128,41 @@ class Idempotency:
         rows = await self._read_many(transaction, sorted(taken))
         return [self._found(each, rows) if each.place in taken else None for each in claims]
 
+    async def find_many(
+        self, transaction: Transaction, claims: Sequence[Claim]
+    ) -> list[dict[str, Any] | TradingError | None]:
+        """Look for first requests; claims nothing, so ``keep_later`` may meet a rival.
+
+        Returns:
+            For each what ``begin`` would return or raise.
+        """
+        places = {each.place for each in claims if each.place is not None}
+        rows = await self._read_many(transaction, sorted(places))
+        return [self._found(each, rows) if each.place in rows else None for each in claims]
+
+    def keep_later(
+        self, transaction: Transaction, claim: Claim, *, result: Mapping[str, Any]
+    ) -> None:
+        """Claim a key that ``find_many`` found free and freeze its result, at the end.
+
+        Where a rival took the key meanwhile the database refuses the whole transaction. No effect
+        without a key.
+        """
+        if claim.place is None:
+            return
+        user_id, operation, key = claim.place
+        transaction.later(
+            statements.insert(self._table),
+            {
+                "user_id": user_id,
+                "operation": operation,
+                "key": key,
+                "body": _canonical(claim.body),
+                "result": json.dumps(result),
+                "created_at_us": to_us(self._clock.now()),
+            },
+        )
+
     async def release(self, transaction: Transaction, claims: Sequence[Claim]) -> None:
         """Let go what ``begin_many`` claimed for requests that were refused: nothing happened."""
         places = [each.place for each in claims if each.place is not None]

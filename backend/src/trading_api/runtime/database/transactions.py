@@ -21,6 +21,7 @@ from collections.abc import (
 )
 from contextlib import asynccontextmanager
 from contextvars import copy_context
+from dataclasses import dataclass
 from functools import partial
 from graphlib import CycleError, TopologicalSorter
 from itertools import pairwise
@@ -28,11 +29,16 @@ from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
 
 import structlog
-from sqlalchemy import CursorResult, Executable, MetaData, Row, event, text
+from sqlalchemy import CursorResult, Executable, MetaData, Row, Select, event, text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio import (
+    AsyncConnection,
+    AsyncEngine,
+    AsyncTransaction,
+    create_async_engine,
+)
 from sqlalchemy.pool import AsyncAdaptedQueuePool, StaticPool
 from sqlalchemy.util.concurrency import greenlet_spawn
 
@@ -47,11 +53,15 @@ from trading_api.runtime.database import inline
 log = structlog.get_logger("database")
 
 T = TypeVar("T")
+N = TypeVar("N")
 Dialect = Literal["sqlite", "postgresql"]
 Parameters = Mapping[str, Any] | Sequence[Mapping[str, Any]]
 
-_Waiting = dict[Executable, list[Mapping[str, Any]]]
-"""Parameters of statements that wait, in the order in which the statements came first."""
+Writer = Callable[["Transaction", Sequence[Any]], Awaitable[None]]
+"""Writes many things of one kind at once."""
+
+_Waiting = dict[Executable | Writer, list[Any]]
+"""Parameters of what waits, in the order in which the statements and writers came first."""
 
 GROUP_SIZE_MAX = 64
 """Commands that share one commit; beyond it the wait of the first outweighs the saved syncs."""
@@ -64,17 +74,50 @@ _BEGIN_IMMEDIATE = text("BEGIN IMMEDIATE")
 _RETRYABLE_SQLSTATES = frozenset({"40001", "40P01"})
 
 
+@dataclass(frozen=True, slots=True)
+class Ahead(Generic[N]):
+    """What a command wants to have read before it begins, with the others of its group.
+
+    Attributes:
+        load: reads what many commands need, by a few statements; returns one finding for each,
+            in order. Commands with equal loaders are served together.
+        need: what this command needs.
+    """
+
+    load: Callable[["Transaction", Sequence[N]], Awaitable[Sequence[Any]]]
+    need: N
+
+
 class Transaction:
     """An open transaction; statements run in order on one connection.
 
     On SQLite a statement that has begun runs to its end, whoever is cancelled; see ``inline``.
+
+    Attributes:
+        ahead: what was read for the command ahead of it; None where nothing was, or where
+            something may have changed since.
     """
 
-    __slots__ = ("_after_commit", "_later", "_unread", "connection", "dialect")
+    __slots__ = (
+        "_after_commit",
+        "_is_command",
+        "_later",
+        "_savepoint",
+        "_unread",
+        "ahead",
+        "connection",
+        "dialect",
+    )
 
-    def __init__(self, connection: AsyncConnection, dialect: Dialect) -> None:
+    def __init__(
+        self, connection: AsyncConnection, dialect: Dialect, *, is_command: bool = False
+    ) -> None:
         self.connection = connection
         self.dialect: Dialect = dialect
+        self.ahead: Any = None
+        # One of a group: what it writes is undone alone. Most write nothing before the end.
+        self._is_command = is_command
+        self._savepoint: AsyncTransaction | None = None
         self._after_commit: list[Callable[[], None]] = []
         # What waits, command by command; the last one is this transaction's own.
         self._later: list[_Waiting] = [{}]
@@ -97,8 +140,9 @@ class Transaction:
             statement: with the driver's marks: ``$1`` on PostgreSQL, ``?`` on SQLite.
             parameters: one tuple, or a list of tuples to run it once for each.
         """
-        if self._later:
+        if any(self._later):
             await self._run(self._later)
+        await self._protect()
         if self.dialect == "sqlite":
             assert self.connection.sync_connection is not None, "the connection is open"
             return await greenlet_spawn(
@@ -122,6 +166,13 @@ class Transaction:
         waiting = self._unread if is_unread else self._later
         waiting[-1].setdefault(statement, []).append(parameters)
 
+    def write_later(self, writer: Writer, item: Any) -> None:
+        """Hand something to its writer at the end, with what others left for the same writer.
+
+        In a group those of commands with different keys come together; see ``later``.
+        """
+        self._later[-1].setdefault(writer, []).append(item)
+
     async def flush(self) -> None:
         """Run what waits for the end; the database calls it before it commits."""
         await self._run(self._later)
@@ -137,11 +188,16 @@ class Transaction:
         waiting = [each for each in commands if each]
         commands[:] = [{}]
         for statement, listed in _in_order(waiting):
-            await self._execute(statement, listed if len(listed) > 1 else listed[0])
+            if isinstance(statement, Executable):
+                await self._execute(statement, listed if len(listed) > 1 else listed[0])
+            else:
+                await statement(self, listed)
 
     async def _execute(
         self, statement: Executable, parameters: Parameters | None
     ) -> CursorResult[Any]:
+        if not isinstance(statement, Select):
+            await self._protect()
         if self.dialect == "sqlite":
             return await _execute_inline(self.connection, statement, parameters)
         return await self.connection.execute(statement, parameters)
@@ -163,6 +219,19 @@ class Transaction:
     ) -> Sequence[Row[Any]]:
         """Return every row; the caller bounds the number."""
         return (await self.execute(statement, parameters)).all()
+
+    async def _protect(self) -> None:
+        if self._is_command and self._savepoint is None:
+            self._savepoint = await self.connection.begin_nested()
+
+    async def end(self, *, is_refused: bool) -> None:
+        """Keep or undo what a command of a group wrote; called by the database alone."""
+        if self._savepoint is None:
+            return
+        if is_refused:
+            await self._savepoint.rollback()
+        else:
+            await self._savepoint.commit()
 
     def after_commit(self, callback: Callable[[], None]) -> None:
         """Run ``callback`` once this transaction is durable; never after a rollback.
@@ -262,7 +331,11 @@ class Database:
         raise AssertionError("unreachable")
 
     async def group(
-        self, command: Callable[[Transaction], Awaitable[T]], *, key: str | None = None
+        self,
+        command: Callable[[Transaction], Awaitable[T]],
+        *,
+        key: str | None = None,
+        ahead: Ahead[Any] | None = None,
     ) -> T:
         """Run ``command`` in a transaction shared with others that wait; return after the commit.
 
@@ -274,8 +347,9 @@ class Database:
             key: names all that the command reads and writes, such as an account it locks. What
                 commands of different keys leave for ``later`` is written together; a command
                 finds everything written by those before it that have its key, or none.
+            ahead: what to read for it with the others; all of it belongs to ``key``.
         """
-        queued: _Queued[T] = _Queued(command, key)
+        queued: _Queued[T] = _Queued(command, key, ahead)
         self._group_queue.append(queued)
         if self._group_task is None or self._group_task.done():
             self._group_task = asyncio.ensure_future(self._drain_groups())
@@ -328,7 +402,8 @@ class Database:
         while self._group_queue:
             batch = self._group_queue[:GROUP_SIZE_MAX]
             del self._group_queue[:GROUP_SIZE_MAX]
-            if len(batch) == 1 or not await self._commit_together(batch):
+            is_alone = len(batch) == 1 and batch[0].ahead is None
+            if is_alone or not await self._commit_together(batch):
                 for queued in batch:
                     await self._commit_alone(queued)
 
@@ -336,12 +411,13 @@ class Database:
         outcomes: list[tuple[Any, BaseException | None]] = []
         try:
             async with self.transaction() as transaction:
+                found = await _read_ahead(transaction, batch)
                 waiting: set[str] = set()
                 for queued in batch:
                     if queued.key is None or queued.key in waiting:
                         await transaction.flush()
                         waiting.clear()
-                    outcomes.append(await _in_savepoint(transaction, queued))
+                    outcomes.append(await _run_one(transaction, queued, found.get(queued)))
                     if queued.key is not None:
                         waiting.add(queued.key)
         except Exception:
@@ -361,13 +437,17 @@ class Database:
 class _Queued(Generic[T]):
     """A command that waits for its group, and the future its caller waits on."""
 
-    __slots__ = ("_command", "_context", "key", "outcome")
+    __slots__ = ("_command", "_context", "ahead", "key", "outcome")
 
     def __init__(
-        self, command: Callable[[Transaction], Awaitable[T]], key: str | None = None
+        self,
+        command: Callable[[Transaction], Awaitable[T]],
+        key: str | None,
+        ahead: Ahead[Any] | None,
     ) -> None:
         self._command = command
         self.key = key
+        self.ahead = ahead
         self._context = copy_context()
         self.outcome: asyncio.Future[T] = asyncio.get_running_loop().create_future()
 
@@ -388,28 +468,50 @@ class _Queued(Generic[T]):
             self.outcome.set_result(value)
 
 
-async def _in_savepoint(
-    transaction: Transaction, queued: "_Queued[T]"
+async def _read_ahead(
+    transaction: Transaction, batch: "Sequence[_Queued[Any]]"
+) -> "dict[_Queued[Any], Any]":
+    """Return what was read for the commands whose turn it is before anybody writes it."""
+    together: dict[Any, list[_Queued[Any]]] = {}
+    seen: set[str] = set()
+    for queued in batch:
+        if queued.key is None:
+            # It may write anything.
+            break
+        if queued.ahead is not None and queued.key not in seen:
+            together.setdefault(queued.ahead.load, []).append(queued)
+        seen.add(queued.key)
+    found: dict[_Queued[Any], Any] = {}
+    for load, served in together.items():
+        needs = [each.ahead.need for each in served if each.ahead is not None]
+        found |= zip(served, await load(transaction, needs), strict=True)
+    return found
+
+
+async def _run_one(
+    transaction: Transaction, queued: "_Queued[T]", ahead: Any
 ) -> tuple[T | None, Exception | None]:
-    inner = Transaction(transaction.connection, transaction.dialect)
+    inner = Transaction(transaction.connection, transaction.dialect, is_command=True)
+    inner.ahead = ahead
     try:
-        async with transaction.connection.begin_nested():
-            value = await queued.command(inner)
-            if queued.key is None:
-                await inner.flush()
+        value = await queued.command(inner)
+        if queued.key is None:
+            await inner.flush()
     except TradingError as error:
+        await inner.end(is_refused=True)
         return None, error
+    await inner.end(is_refused=False)
     transaction.adopt(inner)
     return value, None
 
 
-def _in_order(commands: list[_Waiting]) -> list[tuple[Executable, list[Mapping[str, Any]]]]:
+def _in_order(commands: list[_Waiting]) -> list[tuple[Executable | Writer, list[Any]]]:
     """Return each statement once, with the parameters of all commands, in the order of each.
 
     So a row comes before what refers to it. Commands that have no order in common run one after
     another.
     """
-    order: TopologicalSorter[Executable] = TopologicalSorter()
+    order: TopologicalSorter[Executable | Writer] = TopologicalSorter()
     together: _Waiting = {}
     for waiting in commands:
         for statement, listed in waiting.items():

@@ -90,6 +90,32 @@ _LIVE_ORDERS = (
     .order_by(orders.c.order_id)
 )
 _LIVE_ORDERS_IN = _LIVE_ORDERS.where(orders.c.symbol == sa.bindparam("of_symbol"))
+_ACCOUNT_IDS: sa.BindParameter[str] = sa.bindparam("of_account_ids", expanding=True)
+_LOCK_ACCOUNTS = (
+    _ACCOUNT.where(accounts.c.account_id.in_(_ACCOUNT_IDS))
+    .order_by(accounts.c.account_id)
+    .with_for_update(of=accounts)
+)
+_POSITIONS_OF = (
+    sa.select(positions)
+    .where(
+        positions.c.account_id.in_(_ACCOUNT_IDS),
+        sa.or_(
+            positions.c.signed_quantity != 0,
+            positions.c.position_id == positions.c.symbol,
+        ),
+    )
+    .order_by(positions.c.account_id, positions.c.position_id)
+)
+_LIVE_ORDERS_OF = (
+    sa.select(orders)
+    .where(
+        orders.c.account_id.in_(_ACCOUNT_IDS),
+        orders.c.symbol.in_(sa.bindparam("of_symbols", expanding=True)),
+        IS_LIVE,
+    )
+    .order_by(orders.c.order_id)
+)
 
 
 @cache
@@ -119,6 +145,13 @@ class BrokerRepository:
         """Return an account and hold its lock to the end: all it does is in one order."""
         row = await transaction.first(_LOCK_ACCOUNT, {"of_account_id": account_id})
         return None if row is None else rows.account_of(row._mapping)
+
+    async def lock_accounts(
+        self, transaction: Transaction, account_ids: Sequence[str]
+    ) -> dict[str, Account]:
+        """Lock accounts in the order of their ids and return those that are there."""
+        found = await transaction.all(_LOCK_ACCOUNTS, {"of_account_ids": account_ids})
+        return {row.account_id: rows.account_of(row._mapping) for row in found}
 
     async def save_account(self, transaction: Transaction, account: Account) -> None:
         """Store what changed in a locked account: its sequences, switches and leverages."""
@@ -403,15 +436,20 @@ class BrokerRepository:
     async def list_positions_of(
         self, transaction: Transaction, account_ids: Sequence[str]
     ) -> dict[str, list[Position]]:
-        """Return the positions of some accounts, flat ones too, by account."""
+        """Return the open positions of some accounts and the instruments' own, by account."""
         found: dict[str, list[Position]] = {}
-        for row in await transaction.all(
-            sa.select(positions).where(positions.c.account_id.in_(account_ids))
-        ):
-            position = rows.position_of(row._mapping)
-            # Those of single entries stay when they are closed; nobody asks for them any more.
-            if position.own_id is None or not position.is_flat:
-                found.setdefault(row.account_id, []).append(position)
+        for row in await transaction.all(_POSITIONS_OF, {"of_account_ids": account_ids}):
+            found.setdefault(row.account_id, []).append(rows.position_of(row._mapping))
+        return found
+
+    async def list_live_orders_in(
+        self, transaction: Transaction, account_ids: Sequence[str], symbols: Sequence[str]
+    ) -> dict[str, list[Order]]:
+        """Return the live orders of some accounts in some instruments, oldest first, by account."""
+        found: dict[str, list[Order]] = {}
+        parameters = {"of_account_ids": account_ids, "of_symbols": symbols}
+        for row in await transaction.all(_LIVE_ORDERS_OF, parameters):
+            found.setdefault(row.account_id, []).append(rows.order_of(row._mapping))
         return found
 
     async def list_live_orders_of(

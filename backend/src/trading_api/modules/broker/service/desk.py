@@ -25,19 +25,21 @@ from trading_api.contracts.envelope import Event
 from trading_api.kernel.ids import IdSource
 from trading_api.kernel.values import Currency, Money, decimal_of
 from trading_api.ledger.domain import (
+    AccountState,
     AccountType,
     Balance,
     Book,
     Entry,
     EntryType,
     LedgerAccount,
+    PostedEntry,
     Posting,
     credit,
     customer_account,
     debit,
     house_account,
 )
-from trading_api.ledger.engine import Ledger
+from trading_api.ledger.engine import Decided, Ledger
 from trading_api.modules.broker.domain.account import Account, PositionMode
 from trading_api.modules.broker.domain.arithmetic import divide_half_even
 from trading_api.modules.broker.domain.bracket import after_fill
@@ -55,6 +57,7 @@ from trading_api.modules.broker.domain.position import (
     apply_fill,
 )
 from trading_api.modules.broker.repository import BrokerRepository
+from trading_api.modules.broker.service.ahead import DeskAhead, FoundAccount
 from trading_api.runtime.database import Outbox, Transaction
 
 log = structlog.get_logger("broker")
@@ -159,6 +162,9 @@ class Desk:
     _events: list[AccountEvent] = field(default_factory=list)
     _executions: list[Execution] = field(default_factory=list)
     _cash_minor: int | None = None
+    _cash: AccountState | None = None
+    _cash_stored: AccountState | None = None
+    _posted: list[PostedEntry] = field(default_factory=list)
     _stored: Account = field(init=False)
 
     def __post_init__(self) -> None:
@@ -170,6 +176,11 @@ class Desk:
         cls, books: Books, transaction: Transaction, account_id: str, now: datetime
     ) -> "Desk | None":
         """Lock an account; None where there is none."""
+        ahead = transaction.ahead
+        if isinstance(ahead, DeskAhead):
+            found = ahead.take(account_id)
+            if found is not None:
+                return cls._of(books, transaction, found, now)
         account = await books.repository.lock_account(transaction, account_id)
         if account is None:
             return None
@@ -182,6 +193,22 @@ class Desk:
         """Return a desk over an account as it was read; only ``open`` may be written with."""
         found = await books.repository.list_positions(transaction, account.account_id)
         return cls(books, transaction, account, now, {each.position_id: each for each in found})
+
+    @classmethod
+    def _of(
+        cls, books: Books, transaction: Transaction, found: FoundAccount, now: datetime
+    ) -> "Desk":
+        desk = cls(
+            books,
+            transaction,
+            found.account,
+            now,
+            {each.position_id: each for each in found.positions},
+            {each.order_id: each for each in found.orders},
+        )
+        desk._loaded.add(found.symbol)
+        desk._cash = desk._cash_stored = found.cash
+        return desk
 
     @property
     def house(self) -> HouseAccounts:
@@ -196,6 +223,8 @@ class Desk:
 
     async def load_balance(self) -> Balance:
         """Return the cash, and what transfers out hold of it."""
+        if self._cash is not None:
+            return self._cash.balance
         return await self.books.ledger.get_balance(self.transaction, self.account.cash_account_id)
 
     async def load_orders(self, symbol: str | None = None) -> None:
@@ -374,8 +403,7 @@ class Desk:
             if change_minor > 0
             else (debit(cash, amount), credit(against, amount))
         )
-        posted = await self.books.ledger.post_entry(
-            self.transaction,
+        posted = await self._decide(
             Entry(
                 entry_id=entry_id,
                 type=type_,
@@ -383,8 +411,7 @@ class Desk:
                 occurred_at=self.now,
                 reference=reference,
                 description=description,
-            ),
-            recorded_at=self.now,
+            )
         )
         cash_minor = posted.posting_on(cash.account_id).running_balance_minor
         assert cash_minor is not None, "cash is a customer account"
@@ -401,6 +428,20 @@ class Desk:
             )
         )
         return cash_minor
+
+    async def _decide(self, entry: Entry) -> PostedEntry:
+        """Decide an entry over the cash; ``close`` writes it with the others."""
+        ledger, cash_id = self.books.ledger, self.account.cash_account_id
+        if self._cash is None:
+            locked = await ledger.lock_accounts(self.transaction, [cash_id])
+            self._cash = self._cash_stored = locked[cash_id]
+        posted = await ledger.decide_entry(
+            self.transaction, entry, {cash_id: self._cash}, recorded_at=self.now
+        )
+        # An entry across currencies may leave the cash as it is.
+        self._cash = posted.states.get(cash_id, self._cash)
+        self._posted.append(posted)
+        return posted
 
     def reserve(self, symbol: str) -> None:
         """Set what an instrument's open orders reserve; ``close`` does so for what was changed."""
@@ -457,6 +498,13 @@ class Desk:
             await repository.add_execution(transaction, execution)
         for position_id in sorted(self._touched):
             await repository.save_position(transaction, self.positions[position_id])
+        if self._posted:
+            assert self._cash_stored is not None, "entries are decided over it"
+            decided = Decided(
+                tuple(self._posted), {self.account.cash_account_id: self._cash_stored}
+            )
+            transaction.write_later(self.books.ledger.write_decided, decided)
+            self._posted, self._cash_stored = [], self._cash
         await repository.add_events(transaction, self._events)
         if self.account != self._stored:
             await repository.save_account(transaction, self.account)
@@ -519,8 +567,7 @@ class Desk:
             return
         reference = execution.execution_id
         entry_id = f"pnl_{reference}"
-        posted = await self.books.ledger.post_entry(
-            self.transaction,
+        posted = await self._decide(
             Entry(
                 entry_id=entry_id,
                 type=EntryType.REALIZED_PNL,
@@ -533,8 +580,7 @@ class Desk:
                     "bid": str(decimal_of(conversion.bid, RATE_SCALE)),
                     "ask": str(decimal_of(conversion.ask, RATE_SCALE)),
                 },
-            ),
-            recorded_at=self.now,
+            )
         )
         if not effect.realized_minor:
             return

@@ -15,6 +15,7 @@ from trading_api.modules.broker.domain.risk import may_fill
 from trading_api.modules.broker.errors import MarketUnavailableError
 from trading_api.modules.broker.ports import InstrumentSource, Venue
 from trading_api.modules.broker.repository import BrokerRepository
+from trading_api.modules.broker.service.ahead import AheadReader
 from trading_api.modules.broker.service.apart import each_apart
 from trading_api.modules.broker.service.desk import Books, Desk
 from trading_api.modules.broker.service.floor import Floor
@@ -40,6 +41,7 @@ class MatchingService:
         leases: Leases,
         venue: Venue,
         floor: Floor,
+        ahead: AheadReader,
     ) -> None:
         self._database = database
         self._books = books
@@ -47,6 +49,7 @@ class MatchingService:
         self._leases = leases
         self._venue = venue
         self._floor = floor
+        self._ahead = ahead
 
     @property
     def _repository(self) -> BrokerRepository:
@@ -207,7 +210,8 @@ class MatchingService:
             await desk.close()
             return changed
 
-        return await self._database.group(command, key=account_id)
+        ahead = self._ahead.of(account_id, market[1].symbol) if market else None
+        return await self._database.group(command, key=account_id, ahead=ahead)
 
     async def _on_order(
         self, desk: Desk, order_id: str, market: tuple[Instrument, Quote] | None

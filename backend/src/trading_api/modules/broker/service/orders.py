@@ -36,6 +36,7 @@ from trading_api.modules.broker.errors import (
     PostOnlyError,
 )
 from trading_api.modules.broker.service.accounts import AccountService
+from trading_api.modules.broker.service.ahead import AheadReader
 from trading_api.modules.broker.service.counter import Counter
 from trading_api.modules.broker.service.desk import Books, Desk
 from trading_api.modules.broker.service.floor import Floor
@@ -124,6 +125,7 @@ class OrderService:
         counter: Counter,
         floor: Floor,
         risk: RiskGate,
+        ahead: AheadReader,
     ) -> None:
         self._database = database
         self._books = books
@@ -132,6 +134,7 @@ class OrderService:
         self._counter = counter
         self._floor = floor
         self._risk = risk
+        self._ahead = ahead
 
     async def place_order(
         self,
@@ -178,7 +181,8 @@ class OrderService:
             await keyed.finish(transaction, {"order_id": placed.order_id})
             return placed
 
-        return await self._database.group(command, key=account_id)
+        ahead = self._ahead.of(account_id, ticket.symbol, keyed.claim)
+        return await self._database.group(command, key=account_id, ahead=ahead)
 
     async def modify_order(
         self,

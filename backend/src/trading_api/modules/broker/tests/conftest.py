@@ -25,6 +25,7 @@ from trading_api.modules.broker.service import (
     PositionService,
     ReportService,
 )
+from trading_api.modules.broker.service.ahead import AheadReader
 from trading_api.modules.broker.service.controls import ControlService
 from trading_api.modules.broker.service.counter import Counter
 from trading_api.modules.broker.service.desk import Books
@@ -168,6 +169,7 @@ def build_venue(
         find_quote=market.find,
     )
     idempotency = Idempotency(tables.idempotency_table, clock=clock)
+    ahead = AheadReader(books.repository, books.ledger, idempotency)
     leases = Leases(tables.leases_table, database=database, clock=clock, owner="test")
     accounts = AccountService(
         database=database,
@@ -199,6 +201,7 @@ def build_venue(
             counter=counter,
             floor=floor,
             risk=risk,
+            ahead=ahead,
         ),
         positions=PositionService(
             database=database,
@@ -215,6 +218,7 @@ def build_venue(
             leases=leases,
             venue=paper,
             floor=floor,
+            ahead=ahead,
         ),
         reports=ReportService(
             database=database,

@@ -9,11 +9,13 @@ import pytest
 from trading_api.kernel.errors import TradingError
 from trading_api.ledger.checks import check_ledger
 from trading_api.ledger.domain import Entry, PostedEntry, reversal
+from trading_api.ledger.engine import Decided
 from trading_api.ledger.errors import (
     EntryAlreadyReversedError,
     EntryDiffersError,
     InsufficientFundsError,
     LedgerAccountNotFoundError,
+    LedgerInvariantError,
 )
 from trading_api.runtime.database import Transaction
 from trading_api.runtime.database.batches import Batches
@@ -132,3 +134,55 @@ async def test_batches_when_the_handler_breaks_then_each_is_done_alone(database)
     assert [each for each in outcomes if isinstance(each, int)] == [0, 2, 4, 8]
     assert isinstance(outcomes[3], RuntimeError)
     assert sizes == [5, 1, 1, 1, 1, 1]
+
+
+async def decide(ledger, transaction, states, entries):
+    """Return what was decided over states that each entry moves on."""
+    before, posted = dict(states), []
+    for entry in entries:
+        posted.append(await ledger.decide_entry(transaction, entry, states, recorded_at=NOW))
+        states |= posted[-1].states
+    return Decided(tuple(posted), before)
+
+
+async def test_decided_when_written_for_several_accounts_then_as_posted_one_by_one(
+    database, ledger
+):
+    async with database.transaction() as transaction:
+        decided = []
+        for account in (ALICE, BOB):
+            states = await ledger.lock_accounts(transaction, [account.account_id])
+            entries = [
+                a_deposit(f"{account.account_id}-{number}", 10 * number, account)
+                for number in (1, 2, 3)
+            ]
+            decided.append(await decide(ledger, transaction, states, entries))
+        await ledger.write_decided(transaction, decided)
+    await ensure_proven(database, ledger, alice=60, bob=60)
+
+
+async def test_decided_when_refused_then_nothing_is_decided(database, ledger):
+    async with database.transaction() as transaction:
+        states = await ledger.lock_accounts(transaction, [ALICE.account_id])
+        with pytest.raises(InsufficientFundsError):
+            await decide(ledger, transaction, states, [a_withdrawal("w1", 1)])
+    await ensure_proven(database, ledger)
+
+
+async def test_decided_when_over_states_that_are_not_stored_then_not_written(database, ledger):
+    await post_all(database, ledger, [a_deposit("d1", 5, ALICE)])
+    with pytest.raises(LedgerInvariantError):
+        async with database.transaction() as transaction:
+            states = await ledger.lock_accounts(transaction, [ALICE.account_id])
+            stale = {
+                each: replace(state, balance_minor=state.balance_minor + 100)
+                for each, state in states.items()
+            }
+            decided = await decide(ledger, transaction, stale, [a_deposit("d2", 5, ALICE)])
+            await ledger.write_decided(transaction, [decided])
+    with pytest.raises(LedgerInvariantError, match="twice"):
+        async with database.transaction() as transaction:
+            states = await ledger.lock_accounts(transaction, [ALICE.account_id])
+            once = await decide(ledger, transaction, states, [a_deposit("d3", 5, ALICE)])
+            await ledger.write_decided(transaction, [once, once])
+    await ensure_proven(database, ledger, alice=5)

@@ -1,7 +1,7 @@
 """Transactions, groups, idempotency and the tables of facts, on both databases."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from trading_api.kernel.errors import (
 )
 from trading_api.runtime import context
 from trading_api.runtime.database import (
+    Ahead,
     Database,
     Idempotency,
     Inbox,
@@ -528,3 +529,163 @@ async def test_later_when_a_command_refuses_then_what_it_left_is_forgotten(
 
 async def add_nothing(_transaction: Transaction) -> None:
     return None
+
+
+class StockReader:
+    """Reads items ahead of commands and counts how often it is asked."""
+
+    def __init__(self) -> None:
+        self.needs: list[list[int]] = []
+
+    async def read(self, transaction: Transaction, needs: Sequence[int]) -> list[int | None]:
+        self.needs.append(list(needs))
+        rows = await transaction.all(sa.select(ITEMS).where(ITEMS.c.id.in_(needs)))
+        found = {row.id: row.stock for row in rows}
+        return [found.get(need) for need in needs]
+
+
+async def test_ahead_when_commands_of_several_keys_wait_then_read_for_all_at_once(
+    database: Database,
+) -> None:
+    reader = StockReader()
+
+    async def tell(transaction: Transaction) -> Any:
+        return transaction.ahead
+
+    await asyncio.gather(
+        *(database.group(adding(number, 10 * number), key=str(number)) for number in (2, 3))
+    )
+    told = await asyncio.gather(
+        *(database.group(tell, key=str(n), ahead=Ahead(reader.read, n)) for n in (3, 2, 9)),
+    )
+    assert told == [30, 20, None]
+    assert reader.needs == [[3, 2, 9]]
+    # Alone it is read for as well.
+    assert await database.group(tell, key="2", ahead=Ahead(reader.read, 2)) == 20
+
+
+async def test_ahead_when_something_may_have_been_written_meanwhile_then_nothing_is_told(
+    database: Database,
+) -> None:
+    reader = StockReader()
+
+    async def tell(transaction: Transaction) -> Any:
+        return transaction.ahead
+
+    def asking(number: int) -> Any:
+        return database.group(tell, key=str(number), ahead=Ahead(reader.read, number))
+
+    await database.group(adding(2, 20))
+    told = await asyncio.gather(
+        database.group(adding(3, 30), key="3"),
+        asking(3),  # another of its key came before it
+        asking(2),
+        asking(2),
+        database.group(add_nothing),  # without a key: it may write anything
+        asking(4),
+    )
+    assert told == [None, None, 20, None, None, None]
+    assert reader.needs == [[2]]
+
+
+async def test_group_when_a_refused_command_wrote_already_then_only_that_is_undone(
+    database: Database,
+) -> None:
+    async def write_and_refuse(transaction: Transaction) -> None:
+        await transaction.execute(ADD_ITEM, {"id": 30, "stock": 1})
+        raise ConflictError("not now")
+
+    seen = count_statements(database)
+    outcomes = await asyncio.gather(
+        database.group(adding(31, 5), key="31"),
+        database.group(write_and_refuse, key="30"),
+        database.group(adding(32, 5), key="32"),
+        return_exceptions=True,
+    )
+    assert isinstance(outcomes[1], ConflictError)
+    assert [await read_stock(database, item) for item in (31, 32)] == [5, 5]
+    async with database.snapshot() as snapshot:
+        assert await snapshot.first(sa.select(ITEMS).where(ITEMS.c.id == 30)) is None
+    # Those that write at the end alone need no savepoint.
+    assert len([each for each in seen if each.startswith("SAVEPOINT")]) <= 1
+
+
+async def test_write_later_when_commands_share_a_writer_then_it_gets_all_once(
+    database: Database,
+) -> None:
+    written: list[list[int]] = []
+
+    async def write(transaction: Transaction, items: Sequence[int]) -> None:
+        written.append(list(items))
+        await transaction.execute(ADD_ITEM, [{"id": each, "stock": each} for each in items])
+
+    def leaving(number: int) -> Any:
+        async def command(transaction: Transaction) -> None:
+            transaction.write_later(write, number)
+
+        return command
+
+    await asyncio.gather(
+        *(database.group(leaving(number), key=str(number)) for number in (40, 41, 42)),
+    )
+    assert written == [[40, 41, 42]]
+    assert [await read_stock(database, item) for item in (40, 41, 42)] == [40, 41, 42]
+
+
+def adding(number: int, stock: int) -> Any:
+    async def command(transaction: Transaction) -> None:
+        transaction.later(ADD_ITEM, {"id": number, "stock": stock})
+
+    return command
+
+
+async def test_keep_later_when_a_rival_took_the_key_then_its_answer_is_told(
+    database: Database, clock: FixedClock
+) -> None:
+    kept = Idempotency(IDEMPOTENCY, clock=clock)
+    claim = idempotency.Claim("usr_1", "POST /items", "key-1", {"id": "50"})
+    reader_of = kept.find_many
+
+    async def add(transaction: Transaction) -> dict[str, Any]:
+        if transaction.ahead is FREE:
+            # Between our look and our end somebody else commits the same request.
+            transaction.later(ADD_ITEM, {"id": 50, "stock": 1})
+            kept.keep_later(transaction, claim, result={"id": 50})
+            kept.keep_later(transaction, claim, result={"id": 51})
+            return {"id": 50}
+        first = await kept.begin(
+            transaction,
+            user_id=claim.user_id,
+            operation=claim.operation,
+            key=claim.key,
+            body=claim.body,
+        )
+        if first is not None:
+            return first
+        transaction.later(ADD_ITEM, {"id": 52, "stock": 1})
+        await kept.finish(
+            transaction,
+            user_id=claim.user_id,
+            operation=claim.operation,
+            key=claim.key,
+            result={"id": 52},
+        )
+        return {"id": 52}
+
+    async def look(transaction: Transaction, claims: Sequence[idempotency.Claim]) -> list[Any]:
+        return [FREE if each is None else each for each in await reader_of(transaction, claims)]
+
+    # The group is refused by the database, and the command runs again by itself.
+    assert await database.group(add, key="a", ahead=Ahead(look, claim)) == {"id": 52}
+    assert await database.group(add, key="a", ahead=Ahead(look, claim)) == {"id": 52}
+    assert await database.group(look_up(look, claim), key="a") == [{"id": 52}]
+
+
+FREE = object()
+
+
+def look_up(look: Any, claim: idempotency.Claim) -> Any:
+    async def command(transaction: Transaction) -> Any:
+        return await look(transaction, [claim])
+
+    return command

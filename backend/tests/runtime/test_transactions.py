@@ -584,7 +584,7 @@ async def test_ahead_when_something_may_have_been_written_meanwhile_then_nothing
         database.group(add_nothing),  # without a key: it may write anything
         asking(4),
     )
-    assert told == [None, None, 20, None, None, None]
+    assert list(told) == [None, None, 20, None, None, None]
     assert reader.needs == [[2]]
 
 

@@ -45,8 +45,8 @@ def nginx_config(where: Path, upstreams: dict[str, Path], static: Path) -> Path:
             f"server {{ listen unix:{where}/{name}.front; location / {{"
             f" proxy_pass http://{name}; proxy_http_version 1.1; proxy_set_header Connection '';"
             f" proxy_set_header Host $http_host; proxy_set_header X-Request-ID $request_id;"
-            f" proxy_buffers 8 64k; proxy_buffer_size 64k;"
-            f" proxy_busy_buffers_size 128k; }} }}"
+            f" proxy_buffers 16 32k; proxy_buffer_size 32k;"
+            f" proxy_busy_buffers_size 64k; }} }}"
         )
     blocks.append(f"server {{ listen unix:{where}/static.front; root {static}; }}")
     config = where / "nginx.conf"

@@ -19,6 +19,10 @@ from trading_api.runtime.http.express import TRIED_KEY, ExpressAnswer, ExpressLa
 _JOINED_MAX_BYTES = 16 * 1024
 """Up to here copying head and body into one buffer is cheaper than handing over several."""
 
+_UNBUFFERED = b"x-accel-buffering: no\r\n\r\n"
+"""Tells nginx to pass on what is kept in memory here anyway, rather than to gather it once more;
+nginx takes the line out."""
+
 
 class _Answered:
     """What stands for the cycle of a request that the lane answered."""
@@ -97,16 +101,16 @@ class ExpressProtocol(HttpToolsProtocol):
             lines = [name + b": " + value + b"\r\n" for name, value in self._server_headers]
             self._first_lines = STATUS_LINE[200] + b"".join(lines)
         varying = b"".join([name + b": " + value + b"\r\n" for name, value in answer.varying])
-        head = b"%b%b%bcontent-length: %d\r\n\r\n" % (
+        head = b"%b%b%bcontent-length: %d\r\n" % (
             self._first_lines,
             answer.fixed,
             varying,
             answer.length,
         )
         if answer.length <= _JOINED_MAX_BYTES:
-            self.transport.write(b"".join((head, *answer.pieces)))
+            self.transport.write(b"".join((head, b"\r\n", *answer.pieces)))
         else:
-            self.transport.writelines((head, *answer.pieces))
+            self.transport.writelines((head, _UNBUFFERED, *answer.pieces))
 
     def _wait_for_next(self) -> None:
         """Do what uvicorn does behind an answer, with one timer for many idle moments."""

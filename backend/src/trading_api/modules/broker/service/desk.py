@@ -161,6 +161,7 @@ class Desk:
     _symbols: set[str] = field(default_factory=set)
     _events: list[AccountEvent] = field(default_factory=list)
     _executions: list[Execution] = field(default_factory=list)
+    _house: HouseAccounts | None = None
     _cash_minor: int | None = None
     _cash: AccountState | None = None
     _cash_stored: AccountState | None = None
@@ -213,8 +214,10 @@ class Desk:
     @property
     def house(self) -> HouseAccounts:
         """Return the ledger accounts of this account's postings."""
-        account = self.account
-        return HouseAccounts.of(account.account_id, account.currency, Book(account.book))
+        if self._house is None:
+            account = self.account
+            self._house = HouseAccounts.of(account.account_id, account.currency, Book(account.book))
+        return self._house
 
     @property
     def is_hedging(self) -> bool:

@@ -142,7 +142,8 @@ class Transaction:
         """
         if any(self._later):
             await self._run(self._later)
-        await self._protect()
+        if not statement.startswith("SELECT"):
+            await self._protect()
         if self.dialect == "sqlite":
             assert self.connection.sync_connection is not None, "the connection is open"
             return await greenlet_spawn(

@@ -21,7 +21,6 @@ from sqlalchemy import (
     bindparam,
     case,
     func,
-    insert,
     or_,
     select,
     true,
@@ -126,7 +125,7 @@ class _Statements:
     """The statements of the writing path, built once."""
 
     def __init__(self, tables: LedgerTables) -> None:
-        accounts, postings = tables.accounts, tables.postings
+        accounts = tables.accounts
         self.load_accounts = select(accounts).where(
             accounts.c.account_id.in_(bindparam("account_ids", expanding=True))
         )
@@ -152,10 +151,23 @@ class _Statements:
             )
         )
         self.insert_account = _insert_or_skip(accounts)
-        self.insert_entry = _insert_or_skip(tables.entries)
-        self.insert_hold = _insert_or_skip(tables.holds)
-        self.insert_postings = insert(postings).returning(
-            postings.c.side, postings.c.amount_minor, postings.c.currency
+        holds = tables.holds
+        self.insert_hold = _insert_or_skip(holds)
+        self.find_hold = (
+            select(holds, accounts.c.scale)
+            .join_from(holds, accounts, holds.c.account_id == accounts.c.account_id)
+            .where(holds.c.hold_id == bindparam("of_hold_id"))
+        )
+        ends = ("state", "captured_minor", "entry_id", "closed_at_us")
+        self.save_end = (
+            update(holds)
+            .where(
+                holds.c.hold_id == bindparam("of_hold_id"), holds.c.state == bindparam("of_state")
+            )
+            .values({name: bindparam(name) for name in ends})
+        )
+        self.load_account = select(accounts).where(
+            accounts.c.account_id == bindparam("of_account_id")
         )
 
 
@@ -440,12 +452,7 @@ class Ledger:
 
     async def find_hold(self, transaction: LedgerTransaction, hold_id: str) -> Hold | None:
         """Return a hold, or None."""
-        holds, accounts = self._tables.holds, self._tables.accounts
-        row = await transaction.first(
-            select(holds, accounts.c.scale)
-            .join_from(holds, accounts, holds.c.account_id == accounts.c.account_id)
-            .where(holds.c.hold_id == hold_id)
-        )
+        row = await transaction.first(self._statements.find_hold, {"of_hold_id": hold_id})
         return None if row is None else _hold_of(row)
 
     async def get_entry(self, transaction: LedgerTransaction, entry_id: str) -> PostedEntry:
@@ -500,8 +507,7 @@ class Ledger:
         Raises:
             LedgerAccountNotFoundError: There is no such account.
         """
-        table = self._tables.accounts
-        row = await transaction.first(select(table).where(table.c.account_id == account_id))
+        row = await transaction.first(self._statements.load_account, {"of_account_id": account_id})
         if row is None:
             raise _account_not_found(account_id)
         if row.is_customer:
@@ -683,19 +689,17 @@ class Ledger:
             if await self._exists(transaction, entry.entry_id):
                 return await self._replay(transaction, entry)
             raise
-        result = await transaction.execute(
-            self._statements.insert_entry[transaction.dialect], _entry_values(posted)
+        is_stored = await self._sets(transaction).write(
+            transaction,
+            [_entry_row(posted)],
+            [_posting_row(posted, each) for each in posted.postings],
+            [
+                _moved(states[account_id], state)
+                for account_id, state in sorted(posted.states.items())
+                if state != states[account_id]
+            ],
         )
-        if result.rowcount != 1:
-            return await self._replay(transaction, entry)
-        stored = await transaction.execute(
-            self._statements.insert_postings,
-            [_posting_values(posted, each) for each in posted.postings],
-        )
-        _ensure_stored_balanced(stored.all(), entry)
-        for account_id in sorted(posted.states):
-            await self._save_state(transaction, states[account_id], posted.states[account_id])
-        return posted
+        return posted if is_stored else await self._replay(transaction, entry)
 
     async def _decide(
         self,
@@ -733,16 +737,14 @@ class Ledger:
         after: Mapping[str, AccountState],
     ) -> None:
         changed = sorted(each for each in after if after[each] != before[each])
-        await self._sets(transaction).write(
+        is_stored = await self._sets(transaction).write(
             transaction,
-            [tuple(_entry_values(each).values()) for each in posted],
-            [
-                tuple(_posting_values(each, line).values())
-                for each in posted
-                for line in each.postings
-            ],
+            [_entry_row(each) for each in posted],
+            [_posting_row(each, line) for each in posted for line in each.postings],
             [_moved(before[each], after[each]) for each in changed],
         )
+        if not is_stored:
+            raise LedgerInvariantError("somebody else wrote one of the same entries meanwhile")
 
     async def _replay(self, transaction: LedgerTransaction, entry: Entry) -> PostedEntry:
         first = await self.get_entry(transaction, entry.entry_id)
@@ -750,13 +752,7 @@ class Ledger:
         return replace(first, is_replay=True)
 
     async def _exists(self, transaction: LedgerTransaction, entry_id: str) -> bool:
-        entries = self._tables.entries
-        return (
-            await transaction.first(
-                select(entries.c.entry_id).where(entries.c.entry_id == entry_id)
-            )
-            is not None
-        )
+        return bool(await self._sets(transaction).find_entry_ids(transaction, [entry_id]))
 
     async def _ensure_reversible(
         self, transaction: LedgerTransaction, entry: Entry, reversed_id: str
@@ -807,18 +803,16 @@ class Ledger:
             raise LedgerInvariantError(f"{before.account.account_id} changed under its lock")
 
     async def _save_end(self, transaction: LedgerTransaction, ended: Hold) -> None:
-        table = self._tables.holds
         result = await transaction.execute(
-            update(table)
-            .where(
-                table.c.hold_id == ended.request.hold_id, table.c.state == HoldState.PENDING.value
-            )
-            .values(
-                state=ended.state.value,
-                captured_minor=ended.captured_minor,
-                entry_id=ended.entry_id,
-                closed_at_us=None if ended.closed_at is None else to_us(ended.closed_at),
-            )
+            self._statements.save_end,
+            {
+                "of_hold_id": ended.request.hold_id,
+                "of_state": HoldState.PENDING.value,
+                "state": ended.state.value,
+                "captured_minor": ended.captured_minor,
+                "entry_id": ended.entry_id,
+                "closed_at_us": None if ended.closed_at is None else to_us(ended.closed_at),
+            },
         )
         if result.rowcount != 1:
             raise LedgerInvariantError(f"hold {ended.request.hold_id} ended twice")
@@ -961,15 +955,6 @@ def joined_sum(row: Row[Any]) -> int:
     return int(row.sum_upper) * _HALF + int(row.sum_lower)
 
 
-def _ensure_stored_balanced(stored: Sequence[Row[Any]], entry: Entry) -> None:
-    """Assert L1 once more on what the database says it has written."""
-    sums = domain.debit_minus_credit(
-        (Side(row.side), row.amount_minor, row.currency) for row in stored
-    )
-    if len(stored) != len(entry.postings) or any(sums.values()):
-        raise LedgerInvariantError(f"{entry.entry_id} was not stored as it was decided")
-
-
 def _account_not_found(account_id: str) -> LedgerAccountNotFoundError:
     return LedgerAccountNotFoundError("There is no such account.", account_id=account_id)
 
@@ -995,33 +980,36 @@ def _account_values(account: LedgerAccount, created_at_us: int) -> dict[str, Any
     }
 
 
-def _entry_values(posted: PostedEntry) -> dict[str, Any]:
+def _entry_row(posted: PostedEntry) -> tuple[Any, ...]:
+    """Return `ENTRY_COLUMNS`."""
     entry = posted.entry
-    return {
-        "entry_id": entry.entry_id,
-        "type": entry.type.value,
-        "book": posted.book.value,
-        "reference": entry.reference,
-        "description": entry.description,
-        "details": domain.canonical_json(entry.details).decode(),
-        "reverses_entry_id": entry.reverses_entry_id,
-        "occurred_at_us": to_us(entry.occurred_at),
-        "recorded_at_us": to_us(posted.recorded_at),
-    }
+    return (
+        entry.entry_id,
+        entry.type.value,
+        posted.book.value,
+        entry.reference,
+        entry.description,
+        domain.canonical_json(entry.details).decode(),
+        entry.reverses_entry_id,
+        to_us(entry.occurred_at),
+        to_us(posted.recorded_at),
+    )
 
 
-def _posting_values(posted: PostedEntry, line: PostedPosting) -> dict[str, Any]:
-    return {
-        "entry_id": posted.entry.entry_id,
-        "position": line.position,
-        "account_id": line.posting.account_id,
-        "side": line.posting.side.value,
-        "amount_minor": line.posting.amount.minor,
-        "currency": line.posting.amount.currency.code,
-        "sequence": line.sequence,
-        "running_balance_minor": line.running_balance_minor,
-        "chain_hash": line.chain_hash,
-    }
+def _posting_row(posted: PostedEntry, line: PostedPosting) -> tuple[Any, ...]:
+    """Return `POSTING_COLUMNS`."""
+    amount = line.posting.amount
+    return (
+        posted.entry.entry_id,
+        line.position,
+        line.posting.account_id,
+        line.posting.side.value,
+        amount.minor,
+        amount.currency.code,
+        line.sequence,
+        line.running_balance_minor,
+        line.chain_hash,
+    )
 
 
 def _moved(before: AccountState, after: AccountState) -> tuple[Any, ...]:

@@ -35,6 +35,8 @@ _TYPES: Final = {
     Boolean: "boolean",
 }  # fmt: skip
 
+_UNLESS_TAKEN: Final = "ON CONFLICT (entry_id) DO NOTHING"
+
 Values = Sequence[Any]
 
 
@@ -62,7 +64,7 @@ class Sets:
         if self._is_postgresql:
             self._write = self._write_sql(tables)
             return
-        self._insert_entries = _insert(self._entries, ENTRY_COLUMNS)
+        self._insert_entries = f"{_insert(self._entries, ENTRY_COLUMNS)} {_UNLESS_TAKEN}"
         self._insert_postings = _insert(self._postings, POSTING_COLUMNS)
         sets = ", ".join(f"{each} = ?" for each in STATE_COLUMNS)
         where = " AND ".join(f"{each} = ?" for each in _GUARDS)
@@ -92,8 +94,11 @@ class Sets:
         entries: Sequence[Values],
         postings: Sequence[Values],
         states: Sequence[Values],
-    ) -> None:
+    ) -> bool:
         """Write entries with their postings, and the states of the accounts they moved.
+
+        False where the id of one was taken meanwhile: no posting and no state was written then,
+        and whoever wrote more than that one entry rolls back.
 
         Args:
             transaction: The caller's, holding the accounts' locks.
@@ -110,9 +115,14 @@ class Sets:
             found = await transaction.execute_raw(
                 self._write, tuple(json.dumps(each, ensure_ascii=False) for each in rows)
             )
-            written = tuple(found.one())
+            row: Values = found.one()
+            stored, written = row[0], (row[1], row[2], row[3])
+            if stored != len(entries):
+                return False
         else:
-            await transaction.execute_raw(self._insert_entries, list(entries))
+            stored = (await transaction.execute_raw(self._insert_entries, list(entries))).rowcount
+            if stored != len(entries):
+                return False
             await transaction.execute_raw(self._insert_postings, list(postings))
             changed = 0
             if states:
@@ -123,33 +133,29 @@ class Sets:
             unbalanced = sum(1 for row in sums if row[1])
             written = (sum(row[0] for row in sums), unbalanced, changed)
         if written != (len(postings), 0, len(states)):
-            raise LedgerInvariantError("a batch was not stored as it was decided")
+            raise LedgerInvariantError("entries were not stored as they were decided")
+        return True
 
     def _ids(self, ids: Sequence[str]) -> Any:
         return list(ids) if self._is_postgresql else json.dumps(ids)
 
     def _write_sql(self, tables: LedgerTables) -> str:
         """Return one statement for all three tables that counts what it wrote."""
-        parts = []
-        for number, name, columns, table in (
-            (1, self._entries, ENTRY_COLUMNS, tables.entries),
-            (2, self._postings, POSTING_COLUMNS, tables.postings),
-        ):
-            rows = _rows(number, [(table, each) for each in columns])
-            parts.append(f"INSERT INTO {name} ({', '.join(columns)}) {rows}")
-        moved = [*STATE_COLUMNS, *(f"of_{each}" for each in _GUARDS)]
-        rows = _rows(3, [(tables.accounts, each) for each in (*STATE_COLUMNS, *_GUARDS)])
+        entries = _rows(1, [(tables.entries, each) for each in ENTRY_COLUMNS])
+        postings = _rows(2, [(tables.postings, each) for each in POSTING_COLUMNS])
+        moved = _rows(3, [(tables.accounts, each) for each in (*STATE_COLUMNS, *_GUARDS)])
+        names = ", ".join((*STATE_COLUMNS, *(f"of_{each}" for each in _GUARDS)))
         sets = ", ".join(f"{each} = n.{each}" for each in STATE_COLUMNS)
         where = " AND ".join(f"a.{each} = n.of_{each}" for each in _GUARDS)
-        update = (
-            f"UPDATE {self._accounts} a SET {sets}"  # noqa: S608
-            f" FROM ({rows}) AS n({', '.join(moved)}) WHERE {where} RETURNING 1"
-        )
+        are_stored = "(SELECT count(*) FROM e) = jsonb_array_length($1::text::jsonb)"
         return (
-            f"WITH e AS ({parts[0]}),"  # noqa: S608
-            f" p AS ({parts[1]} RETURNING entry_id, side, amount_minor, currency),"
-            f" u AS ({update})"
-            " SELECT (SELECT count(*) FROM p),"
+            f"WITH e AS (INSERT INTO {self._entries} ({', '.join(ENTRY_COLUMNS)})"  # noqa: S608
+            f" {entries} {_UNLESS_TAKEN} RETURNING 1),"
+            f" p AS (INSERT INTO {self._postings} ({', '.join(POSTING_COLUMNS)})"
+            f" {postings} WHERE {are_stored} RETURNING entry_id, side, amount_minor, currency),"
+            f" u AS (UPDATE {self._accounts} a SET {sets} FROM ({moved}) AS n({names})"
+            f" WHERE {where} AND {are_stored} RETURNING 1)"
+            " SELECT (SELECT count(*) FROM e), (SELECT count(*) FROM p),"
             " (SELECT count(*) FROM (SELECT 1 FROM p GROUP BY entry_id, currency HAVING"
             " sum(CASE side WHEN 'DEBIT' THEN amount_minor ELSE -amount_minor END) <> 0) AS d),"
             " (SELECT count(*) FROM u)"

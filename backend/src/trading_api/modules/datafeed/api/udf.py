@@ -189,12 +189,8 @@ def build_udf_router(
     async def list_marks(
         query: Annotated[schemas.MarksQuery, Query()], principal: OptionalPrincipal
     ) -> Response:
-        user_id = trader_of(principal)
-        if user_id is None:
-            await service.resolve(symbol=query.symbol)
-            return _json([])
         found = await marks.list_execution_marks(
-            user_id=user_id,
+            user_id=trader_of(principal),
             symbol=query.symbol,
             resolution=query.resolution,
             from_time=query.from_time,

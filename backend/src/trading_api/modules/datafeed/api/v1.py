@@ -167,7 +167,7 @@ def build_router(
             "now": now,
         }
         user_id = trader_of(principal)
-        executions = await marks.list_execution_marks(user_id=user_id, **window) if user_id else []
+        executions = await marks.list_execution_marks(user_id=user_id, **window)
         return _json(schemas.mark_views(executions, await marks.list_event_marks(**window)))
 
     return router

@@ -91,7 +91,7 @@ async def test_secrets_when_used_in_every_way_then_nowhere_at_rest_or_in_logs(fl
         for secret in secrets:
             # A path that a client made up of a secret is logged as any path is.
             whole = secret.encode()
-            if whole in content and b"/orders/" + whole[:20] not in content:
+            if whole in content.replace(b"/orders/" + whole[:60], b""):
                 hits.append(f"{secret[:12]}… in {kind} {name}")
     # What is no secret is found, so that a search of the wrong places fails.
     assert seen >= {"table", "bus"}, seen

@@ -586,6 +586,7 @@ def symbol_info(market: Market) -> SymbolInfoView:
         timezone=instrument.time_zone,
         exchange=instrument.exchange.value,
         listed_exchange=instrument.exchange.value,
+        minmov=instrument.tick,
         minmove2=10 if instrument.asset_class is AssetClass.FOREX else 0,
         pricescale=instrument.price_scale,
         pointvalue=instrument.multiplier,
@@ -606,7 +607,7 @@ def symbol_info(market: Market) -> SymbolInfoView:
 
 def instrument_view(instrument: Instrument) -> InstrumentView:
     """Return an instrument for traders and operators."""
-    tick = f"{1 / instrument.price_scale:.{instrument.price_decimals}f}"
+    tick = _decimal_text(instrument.tick, instrument.price_decimals)
     decimals = instrument.quantity_decimals
     return InstrumentView(
         symbol=instrument.symbol,

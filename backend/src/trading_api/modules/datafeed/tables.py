@@ -103,6 +103,7 @@ instruments = sa.Table(
     sa.Column("base_currency", sa.Text),
     sa.Column("quote_currency", sa.Text, nullable=False),
     sa.Column("price_decimals", sa.Integer, nullable=False),
+    sa.Column("tick", sa.BigInteger, nullable=False, server_default="1"),
     sa.Column("volume_decimals", sa.Integer, nullable=False),
     sa.Column("spread_ticks", sa.Integer, nullable=False),
     sa.Column("ask_is_last", sa.Boolean, nullable=False),

@@ -20,6 +20,7 @@ QUIET_SECONDS = 60.0
 """A stream that brings nothing for so long is made anew."""
 
 HISTORY_LIMIT = 1_000
+_VOLUME_STEP_MIN = Decimal("0.00000001")
 
 
 class CcxtProvider(MarketDataProvider):
@@ -53,7 +54,7 @@ class CcxtProvider(MarketDataProvider):
             market = exchange.markets.get(symbol)
             if market is None:
                 raise LookupError(f"{exchange_id} has no market {symbol!r}")
-            instrument = _instrument(exchange_id, market)
+            instrument = _instrument(exchange, market)
             self._sources[instrument.symbol] = (exchange_id, symbol)
             found.append(instrument)
         return found
@@ -147,9 +148,14 @@ def _redirected(urls: Any, base_url: str) -> Any:
     return base_url + path
 
 
-def _instrument(exchange_id: str, market: Any) -> Instrument:
-    price_step = Decimal(str(market["precision"]["price"]))
-    amount_step = Decimal(str(market["precision"]["amount"]))
+def _instrument(exchange: Any, market: Any) -> Instrument:
+    exchange_id = exchange.id
+    price_step = _step(exchange, market, "price")
+    if price_step is None:
+        raise LookupError(
+            f"{exchange_id} has no fixed step for prices of {market['symbol']}: it counts digits"
+        )
+    amount_step = _step(exchange, market, "amount") or _VOLUME_STEP_MIN
     price_decimals = min(10, max(0, -_exponent(price_step)))
     volume_decimals = min(8, max(0, -_exponent(amount_step)))
     ticker = f"{exchange_id}.{market['base']}{market['quote']}".upper()[:20]
@@ -172,7 +178,26 @@ def _instrument(exchange_id: str, market: Any) -> Instrument:
         series_id=f"ccxt-{ticker.lower()}-1",
         tradable=False,
         quantity_decimals=volume_decimals,
+        tick=max(1, int(price_step.scaleb(price_decimals))),
     )
+
+
+def _step(exchange: Any, market: Any, what: str) -> Decimal | None:
+    """Return the smallest step of a market's prices or amounts; None where digits are counted.
+
+    Raises:
+        LookupError: the exchange tells none.
+    """
+    from ccxt import DECIMAL_PLACES, SIGNIFICANT_DIGITS
+
+    told = market["precision"].get(what)
+    if told is None:
+        raise LookupError(f"{exchange.id} tells no step for the {what} of {market['symbol']}")
+    if exchange.precisionMode == SIGNIFICANT_DIGITS:
+        return None
+    if exchange.precisionMode == DECIMAL_PLACES:
+        return Decimal(1).scaleb(-int(told))
+    return Decimal(str(told))
 
 
 def _exponent(step: Decimal) -> int:

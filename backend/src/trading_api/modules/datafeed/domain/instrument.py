@@ -48,7 +48,7 @@ class Instrument:
         asset_class: its kind.
         base_currency: the currency that a unit is one of, for forex; else None.
         quote_currency: currency of its prices.
-        price_decimals: decimals of its prices; the tick is one unit of the last one.
+        price_decimals: decimals of its prices.
         volume_decimals: decimals of its volumes.
         spread_ticks: distance of bid and ask in ticks; 0 where there is no book to imitate.
         ask_is_last: the series is the ask's (EURUSD); otherwise the last price lies between.
@@ -67,6 +67,7 @@ class Instrument:
         sector: such as ``Technology``; None where it has none.
         industry: finer than the sector; None where it has none.
         version: 1 as first listed, one more with every change.
+        tick: smallest step of its prices, in units of the last decimal: 25 for 0.25.
     """
 
     exchange: Exchange
@@ -94,6 +95,7 @@ class Instrument:
     sector: str | None = None
     industry: str | None = None
     version: int = 1
+    tick: int = 1
 
     @property
     def symbol(self) -> str:
@@ -101,8 +103,13 @@ class Instrument:
         return f"{self.exchange}:{self.ticker}"
 
     @property
+    def spread(self) -> int:
+        """Distance of bid and ask, raw."""
+        return self.spread_ticks * self.tick
+
+    @property
     def price_scale(self) -> int:
-        """Ticks of one whole unit of price, as charts call it: 100 for two decimals."""
+        """Raw value of one whole unit of price, as charts call it: 100 for two decimals."""
         return int(10**self.price_decimals)
 
 

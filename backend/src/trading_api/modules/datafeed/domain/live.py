@@ -273,11 +273,11 @@ class LiveMarket:
         tick = self._tick
         last = self.last_close if tick is None else tick.last
         at_us = (self.last_time + MINUTE_SECONDS) * 1_000_000 if tick is None else tick.at_us
-        half = self._instrument.spread_ticks // 2
+        half = self._instrument.spread_ticks // 2 * self._instrument.tick
         return Quote(
             instrument=self._instrument,
             bid=max(1, last - half) if tick is None else tick.bid,
-            ask=last + self._instrument.spread_ticks - half if tick is None else tick.ask,
+            ask=last + self._instrument.spread - half if tick is None else tick.ask,
             last=last,
             sequence=at_us,
             at_us=at_us,

@@ -190,7 +190,7 @@ class HistoricalMarket:
         at_us = int(last.time[0]) * 1_000_000
         return Quote(
             instrument=self.instrument,
-            bid=close - self.instrument.spread_ticks,
+            bid=close - self.instrument.spread,
             ask=close,
             last=close,
             sequence=at_us // 500_000,

@@ -85,7 +85,8 @@ class TickGate:
     Args:
         price_decimals: of the instrument.
         volume_decimals: of the instrument.
-        spread_ticks: distance of bid and ask where a tick names none; may be changed later.
+        spread: distance of bid and ask, raw, where a tick names none; may be changed later.
+        tick: smallest step of the instrument's prices, raw.
         last: last known price, raw; None at the beginning.
         last_us: when that was.
     """
@@ -95,13 +96,15 @@ class TickGate:
         *,
         price_decimals: int,
         volume_decimals: int,
-        spread_ticks: int,
+        spread: int,
+        tick: int = 1,
         last: int | None = None,
         last_us: int = 0,
     ) -> None:
         self._price_decimals = price_decimals
         self._volume_decimals = volume_decimals
-        self.spread_ticks = spread_ticks
+        self.spread = spread
+        self._tick = tick
         self._last = last
         self._last_us = last_us
         self._candidate = 0
@@ -135,8 +138,9 @@ class TickGate:
         if last is None or last <= 0:
             return Fault.NOT_POSITIVE
         if bid is None or ask is None:
-            bid, ask = last - self.spread_ticks // 2, last + (self.spread_ticks + 1) // 2
-            bid = max(bid, 1)
+            half = self.spread // self._tick // 2 * self._tick
+            bid = max(last - half, 1)
+            ask = last - half + self.spread
         if bid > ask or bid <= 0:
             return Fault.CROSSED
         if told.at_us < self._last_us or told.at_us < now_us - OLD_US:

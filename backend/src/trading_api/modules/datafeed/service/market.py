@@ -437,7 +437,7 @@ def published_instrument(instrument: Instrument) -> contract.Instrument:
         base_currency=instrument.base_currency,
         quote_currency=instrument.quote_currency,
         price_scale=instrument.price_decimals,
-        tick=1,
+        tick=instrument.tick,
         quantity_scale=instrument.quantity_decimals,
         quantity_step=instrument.quantity_step,
         quantity_max=instrument.quantity_max,

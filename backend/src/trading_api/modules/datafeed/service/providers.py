@@ -215,7 +215,7 @@ class ProviderService:
             # Of no instrument, or of one that was retired a moment ago.
             self._count_drops(name, gates, unknown=True)
             return
-        gate.spread_ticks = market.instrument.spread_ticks
+        gate.spread = market.instrument.spread
         tick = gate.admit(told, now_us=now_us)
         if tick is None:
             self._count_drops(name, gates, unknown=False)
@@ -435,7 +435,8 @@ def _gate_of(market: LiveMarket) -> TickGate:
     return TickGate(
         price_decimals=instrument.price_decimals,
         volume_decimals=instrument.volume_decimals,
-        spread_ticks=instrument.spread_ticks,
+        spread=instrument.spread,
+        tick=instrument.tick,
         last=market.last_close,
         last_us=(market.last_time + MINUTE_SECONDS) * 1_000_000,
     )

@@ -4,12 +4,17 @@ import asyncio
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from decimal import Decimal
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+from ccxt import DECIMAL_PLACES, SIGNIFICANT_DIGITS, TICK_SIZE
 
-from trading_api.modules.datafeed.adapters.ccxt_feed import CcxtProvider
+from trading_api.modules.datafeed import schemas
+from trading_api.modules.datafeed.adapters.ccxt_feed import CcxtProvider, _instrument
 from trading_api.modules.datafeed.domain.columns import Columns
 from trading_api.modules.datafeed.domain.tick import ProviderTick
+from trading_api.modules.datafeed.service.market import published_instrument
 from trading_api.modules.datafeed.tests.exchange import Exchange
 from trading_api.testkit.clocks import FixedClock
 
@@ -45,6 +50,42 @@ async def test_a_market_has_the_exchange_s_own_steps(provider: CcxtProvider) -> 
     assert instrument.symbol == "CRYPTO:BINANCE.BTCUSDT"
     assert (instrument.price_decimals, instrument.volume_decimals) == (2, 5)
     assert instrument.quote_currency == "USDT"
+
+
+@pytest.mark.parametrize(
+    ("mode", "price", "amount", "expected"),
+    [
+        (TICK_SIZE, 0.01, 0.00001, (2, "0.01", 5)),
+        (TICK_SIZE, 0.5, 1, (1, "0.5", 0)),
+        (TICK_SIZE, "0.25", "0.1", (2, "0.25", 1)),
+        (TICK_SIZE, 5, 1, (0, "5", 0)),
+        (TICK_SIZE, 1e-7, 1e-8, (7, "0.0000001", 8)),
+        (DECIMAL_PLACES, 2, 8, (2, "0.01", 8)),
+        (DECIMAL_PLACES, 0, -1, (0, "1", 0)),
+    ],
+)
+def test_steps_are_read_as_the_exchange_counts_them(
+    mode: int, price: Any, amount: Any, expected: tuple[int, str, int]
+) -> None:
+    instrument = _instrument(SimpleNamespace(id="some", precisionMode=mode), a_told(price, amount))
+    view = schemas.instrument_view(instrument)
+    assert (view.price_decimals, view.tick_size, view.volume_decimals) == expected
+    told = published_instrument(instrument)
+    assert Decimal(told.tick).scaleb(-told.price_scale) == Decimal(expected[1])
+
+
+def test_markets_without_a_fixed_step_are_refused() -> None:
+    for mode, price, reason in (
+        (SIGNIFICANT_DIGITS, 5, "it counts digits"),
+        (TICK_SIZE, None, "tells no step for the price"),
+    ):
+        with pytest.raises(LookupError, match=reason):
+            _instrument(SimpleNamespace(id="some", precisionMode=mode), a_told(price, 8))
+
+
+def a_told(price: Any, amount: Any) -> dict[str, Any]:
+    precision = {"price": price, "amount": amount}
+    return {"symbol": "A/B", "base": "A", "quote": "B", "precision": precision}
 
 
 async def test_history_comes_in_pages_exact_and_final(provider: CcxtProvider) -> None:

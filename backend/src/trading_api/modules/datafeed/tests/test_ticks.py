@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from trading_api.modules.datafeed import schemas
 from trading_api.modules.datafeed.domain import aggregate
 from trading_api.modules.datafeed.domain.columns import Columns, Window
 from trading_api.modules.datafeed.domain.instrument import Exchange
@@ -23,7 +24,7 @@ NOW_US = seconds("2026-01-05T12:00") * 1_000_000
 
 
 def a_gate(last: int | None = 10_000) -> TickGate:
-    return TickGate(price_decimals=2, volume_decimals=0, spread_ticks=2, last=last, last_us=0)
+    return TickGate(price_decimals=2, volume_decimals=0, spread=2, last=last, last_us=0)
 
 
 def told(price: str, **changes: object) -> ProviderTick:
@@ -209,6 +210,18 @@ def test_an_instrument_changed_while_a_minute_forms_keeps_the_minute() -> None:
     newest = market.bars(parse_resolution("1"), Window(0, START + 1, 1), START * 1_000_000).bars
     assert (int(newest.time[0]), int(newest.volume[0])) == (START, 2)
     assert not market.fits(dataclasses.replace(changed, price_decimals=3), market.series)
+
+
+def test_a_coarser_tick_counts_for_charts_and_for_spreads_made_up() -> None:
+    market = a_live_market()
+    market.become(dataclasses.replace(market.instrument, spread_ticks=3, tick=25))
+    assert schemas.symbol_info(market).minmov == 25
+    quote = market.quote(START * 1_000_000)
+    assert (quote.last - quote.bid, quote.ask - quote.last) == (25, 50)
+    gate = TickGate(price_decimals=2, volume_decimals=0, spread=75, tick=25)
+    tick = gate.admit(told("100"), now_us=NOW_US)
+    assert tick is not None
+    assert (tick.bid, tick.last, tick.ask) == (9_975, 10_000, 10_050)
 
 
 def test_a_quote_tells_its_age_and_the_day_so_far() -> None:

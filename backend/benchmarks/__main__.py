@@ -12,6 +12,7 @@ OUT = BACKEND.parent / "docs" / "benchmarks"
 BENCHMARKS = {
     "http": ["--seconds", "10"],
     "fanout": ["--clients", "500", "--repeats", "3"],
+    "ticks": ["--plots", str(OUT)],
     "postings": ["--seconds", "3", "--rounds", "3"],
     "logins": ["--seconds", "20"],
     "bars": ["--bars", "5000000", "--plots", str(OUT)],
@@ -21,6 +22,7 @@ BENCHMARKS = {
 QUICK = {
     "http": ["--seconds", "1"],
     "fanout": ["--clients", "50", "--repeats", "1", "--ticks", "40"],
+    "ticks": ["--clients", "1,40", "--ticks", "40", "--repeats", "1"],
     "postings": ["--seconds", "0.2", "--rounds", "1"],
     "logins": ["--seconds", "2", "--goal-ms", "1000"],
     "bars": ["--bars", "100000"],

@@ -4,7 +4,7 @@
 * T2 every entry on a clearing account belongs to a transfer
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -17,6 +17,9 @@ from trading_api.ledger.domain import AccountType, HoldState
 from trading_api.modules.broker.domain.transfer import Transfer, TransferState
 from trading_api.modules.broker.tables import ledger, transfers
 from trading_api.runtime.database import Transaction
+
+_PAGE = 500
+"""Rows that a proof holds in memory at once."""
 
 
 async def add_transfer(transaction: Transaction, transfer: Transfer) -> bool:
@@ -73,58 +76,91 @@ async def list_clearing(transaction: Transaction) -> list[str]:
 
 
 async def check_transfers(transaction: Transaction) -> list[Violation]:
-    """Compare every transfer with the ledger's entries and holds."""
+    """Compare every transfer with the ledger's entries and holds, a page at a time."""
     violations: list[Violation] = []
-    clearing = (
-        sa.select(
-            ledger.entries.c.reference,
-            ledger.postings.c.side,
-            ledger.postings.c.amount_minor,
-            ledger.postings.c.currency,
-        )
-        .join_from(
-            ledger.postings,
-            ledger.entries,
-            ledger.postings.c.entry_id == ledger.entries.c.entry_id,
-        )
-        .join(ledger.accounts, ledger.postings.c.account_id == ledger.accounts.c.account_id)
-        .where(ledger.accounts.c.type == AccountType.CLEARING.value)
-    )
+    last = ""
+    while page := await transaction.all(
+        sa.select(transfers)
+        .where(transfers.c.transfer_id > last)
+        .order_by(transfers.c.transfer_id)
+        .limit(_PAGE)
+    ):
+        violations += await _check_page(transaction, [_transfer_of(row._mapping) for row in page])
+        last = page[-1].transfer_id
+    return violations + await _check_strays(transaction)
+
+
+async def _check_page(transaction: Transaction, page: Sequence[Transfer]) -> list[Violation]:
     posted: dict[str, list[tuple[str, int, str]]] = {}
-    for row in await transaction.all(clearing):
-        posted.setdefault(row.reference or "", []).append(
-            (row.side, row.amount_minor, row.currency)
-        )
+    ids = [each.transfer_id for each in page]
+    for row in await transaction.all(_clearing_lines().where(ledger.entries.c.reference.in_(ids))):
+        line = (row.side, row.amount_minor, row.currency)
+        posted.setdefault(row.reference, []).append(line)
     holds = {
         row.hold_id: (row.state, row.amount_minor)
         for row in await transaction.all(
-            sa.select(ledger.holds.c.hold_id, ledger.holds.c.state, ledger.holds.c.amount_minor)
+            sa.select(
+                ledger.holds.c.hold_id, ledger.holds.c.state, ledger.holds.c.amount_minor
+            ).where(ledger.holds.c.hold_id.in_([each.hold_id for each in page]))
         )
     }
-    for row in await transaction.all(sa.select(transfers)):
-        transfer = _transfer_of(row._mapping)
-        lines = posted.pop(transfer.transfer_id, [])
-        code, minor = transfer.amount.currency.code, transfer.amount.minor
-        expected: list[tuple[str, int, str]] = []
-        if transfer.state is TransferState.CREDITED:
-            expected = [("DEBIT", minor, code)]
-        elif transfer.state is TransferState.CAPTURED:
-            expected = [("CREDIT", minor, code)]
-        if lines != expected:
-            violations.append(
-                Violation("T1", transfer.transfer_id, f"{transfer.state}, but posted {lines}")
+    found = []
+    for each in page:
+        lines = posted.get(each.transfer_id, [])
+        if lines != _lines_of(each):
+            found.append(Violation("T1", each.transfer_id, f"{each.state}, but posted {lines}"))
+        held = holds.get(each.hold_id)
+        if each.direction == "out" and held not in _holds_of(each):
+            found.append(Violation("T1", each.transfer_id, f"{each.state}, its hold: {held}"))
+    return found
+
+
+async def _check_strays(transaction: Transaction) -> list[Violation]:
+    entry_id = ledger.entries.c.entry_id
+    lines = (
+        _clearing_lines()
+        .add_columns(transfers.c.transfer_id)
+        .outerjoin(transfers, ledger.entries.c.reference == transfers.c.transfer_id)
+        .order_by(entry_id)
+        .limit(_PAGE)
+    )
+    found: list[Violation] = []
+    last = ""
+    while page := await transaction.all(lines.where(entry_id > last)):
+        found += [
+            Violation(
+                "T2",
+                row.reference or row.entry_id,
+                f"{row.side} {row.amount_minor} {row.currency} on clearing without a transfer",
             )
-        if transfer.direction == "out":
-            held = holds.get(transfer.hold_id)
-            if held not in _holds_of(transfer):
-                violations.append(
-                    Violation("T1", transfer.transfer_id, f"{transfer.state}, its hold: {held}")
-                )
-    violations += [
-        Violation("T2", reference or "-", f"{lines} on clearing without a transfer")
-        for reference, lines in posted.items()
-    ]
-    return violations
+            for row in page
+            if row.transfer_id is None
+        ]
+        last = page[-1].entry_id
+    return found
+
+
+def _clearing_lines() -> sa.Select[Any]:
+    entries, postings, accounts = ledger.entries, ledger.postings, ledger.accounts
+    return (
+        sa.select(
+            entries.c.entry_id,
+            entries.c.reference,
+            postings.c.side,
+            postings.c.amount_minor,
+            postings.c.currency,
+        )
+        .join_from(postings, entries, postings.c.entry_id == entries.c.entry_id)
+        .join(accounts, postings.c.account_id == accounts.c.account_id)
+        .where(accounts.c.type == AccountType.CLEARING.value)
+    )
+
+
+def _lines_of(transfer: Transfer) -> list[tuple[str, int, str]]:
+    sides = {TransferState.CREDITED: "DEBIT", TransferState.CAPTURED: "CREDIT"}
+    side = sides.get(transfer.state)
+    amount = transfer.amount
+    return [] if side is None else [(side, amount.minor, amount.currency.code)]
 
 
 def _holds_of(transfer: Transfer) -> tuple[tuple[str, int] | None, ...]:

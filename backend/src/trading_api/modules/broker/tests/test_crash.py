@@ -26,10 +26,11 @@ STEPS = ("add_order", "add_execution", "save_position", "add_events", "save_acco
 
 
 class BreakingRepository(BrokerRepository):
-    """Fails at one step, after having done it."""
+    """Fails at one step, after having done it; counts how often."""
 
     def __init__(self) -> None:
         self.breaks_at: str | None = None
+        self.count = 0
 
     def __getattribute__(self, name: str) -> Any:
         found = super().__getattribute__(name)
@@ -38,6 +39,7 @@ class BreakingRepository(BrokerRepository):
 
         async def done_then_broken(*arguments: Any, **options: Any) -> None:
             await found(*arguments, **options)
+            self.count += 1
             raise RuntimeError(name)
 
         return done_then_broken

@@ -425,14 +425,13 @@ class Machine(RuleBasedStateMachine):
             await venue.matching.on_quote(quote=quote, lease=lease, now=venue.now)
 
         for _ in range(3):
-            try:
-                self.run(request(self.venue))
-            except RuntimeError:
-                # Some accounts have met the quote and some haven't: it is brought once more.
-                self.start()
-                assert self.run(self.venues[0].matching.reconcile(now=self.clock.now())) == 0
-            else:
+            broken = self.repository.count
+            self.run(request(self.venue))
+            if self.repository.count == broken:
                 break
+            # Some accounts have met the quote and some haven't: it is brought once more.
+            self.start()
+            assert self.run(self.venues[0].matching.reconcile(now=self.clock.now())) == 0
         self.matched = quote.sequence
         for trader in self.traders:
             trader.book.expire(self.clock.now())

@@ -141,6 +141,28 @@ def test_memory_of_the_dead_is_unknown():
     assert processes.memory_bytes(ProcessRecord(2**22 + 1, 1).pid) is None
 
 
+FORKING = """
+import os, signal
+shared = bytearray(b"x") * (64 << 20)
+if os.fork() == 0:
+    print(os.getpid(), flush=True)
+signal.pause()
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells what is shared")
+def test_memory_shared_with_a_parent_is_divided():
+    command = [sys.executable, "-c", FORKING]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        pid = int(parent.stdout.readline())
+        try:
+            assert 32 << 20 < (processes.memory_bytes(pid) or 0) < 50 << 20
+        finally:
+            os.kill(pid, signal.SIGKILL)
+            parent.kill()
+
+
 def test_process_whose_supervisor_is_gone_ends_at_once(tmp_path, monkeypatch):
     processes.ensure_supervised(tmp_path)
     monkeypatch.setenv("SUPERVISOR_ENABLED", "1")

@@ -209,9 +209,18 @@ def find_port_owner(host: str, port: int) -> PortOwner | None:
 
 
 def memory_bytes(pid: int) -> int | None:
-    """Return the resident memory of a process, or None where it is gone."""
+    """Return the memory that a process takes, or None where it is gone.
+
+    Modules are forks of one preloaded process: where the system tells (Linux), what they share is
+    divided among them, so that the numbers add up; elsewhere it is what is resident.
+    """
     try:
-        return int(psutil.Process(pid).memory_info().rss)
+        process = psutil.Process(pid)
+        with suppress(psutil.AccessDenied):
+            share = getattr(process.memory_full_info(), "pss", 0)
+            if share:
+                return int(share)
+        return int(process.memory_info().rss)
     except psutil.Error:
         return None
 

@@ -33,7 +33,7 @@ class StatusRow:
         state: the engine's word, lower case; `up` or `down` for what has no process of ours.
         uptime_seconds: None where it doesn't run.
         restarts: starts after the first since the fleet came up.
-        memory_bytes: resident memory of the main process.
+        memory_bytes: of the main process, see ``processes.memory_bytes``.
         is_ready: whether it answers and says so.
         latency_ms: of that answer.
         reason: why it isn't ready; empty where it is.

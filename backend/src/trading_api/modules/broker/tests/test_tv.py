@@ -375,6 +375,8 @@ async def test_market_data(client: httpx.AsyncClient, account: str) -> None:
     assert permissions["groups"] == [each["id"] for each in groups] == ["trading_demo"]
     columns = (await client.get("/symbol_info?group=trading_demo")).json()
     assert columns["s"] == "ok"
+    # A flat list of resolutions is that of every symbol.
+    assert columns.pop("supported-resolutions")[:2] == ["1", "5"]
     lengths = {len(each) for each in columns.values() if isinstance(each, list)} - {1}
     assert lengths == {len(columns["symbol"])}
     refused(await client.get("/symbol_info?group=x"), 422, "platform.request.invalid")

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from trading_api.kernel.errors import TradingError
+from trading_api.kernel.errors import DatabaseUnavailableError, TradingError
 from trading_api.ledger.checks import check_ledger
 from trading_api.ledger.domain import Entry, PostedEntry, reversal
 from trading_api.ledger.engine import Decided
@@ -134,6 +134,21 @@ async def test_batches_when_the_handler_breaks_then_each_is_done_alone(database)
     assert [each for each in outcomes if isinstance(each, int)] == [0, 2, 4, 8]
     assert isinstance(outcomes[3], RuntimeError)
     assert sizes == [5, 1, 1, 1, 1, 1]
+
+
+async def test_batches_when_the_database_goes_away_then_nothing_is_done_twice(database):
+    sizes: list[int] = []
+
+    async def handler(_transaction: Transaction, items: Sequence[int]) -> list[int | TradingError]:
+        sizes.append(len(items))
+        raise ConnectionResetError("the commit's answer is lost")
+
+    made: Batches[int, int] = Batches(database, handler)
+    outcomes = await asyncio.gather(
+        *(made.submit(item) for item in range(5)), return_exceptions=True
+    )
+    assert [type(each) for each in outcomes] == [DatabaseUnavailableError] * 5
+    assert sizes == [5]
 
 
 async def decide(ledger, transaction, states, entries):

@@ -159,6 +159,22 @@ async def test_group_when_a_statement_breaks_then_only_its_own_command_fails(
     assert await read_stock(database) == 2
 
 
+async def test_group_when_the_database_goes_away_then_no_command_is_repeated(
+    database: Database,
+) -> None:
+    async def lose_the_connection(_transaction: Transaction) -> None:
+        raise ConnectionResetError("the answer is lost")
+
+    outcomes = await asyncio.gather(
+        database.group(increase),
+        database.group(lose_the_connection),
+        database.group(increase),
+        return_exceptions=True,
+    )
+    assert [type(each) for each in outcomes] == [DatabaseUnavailableError] * 3
+    assert await read_stock(database) == 0
+
+
 async def test_group_when_it_returns_then_all_is_committed_and_callbacks_ran(
     database: Database,
 ) -> None:

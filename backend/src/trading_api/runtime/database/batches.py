@@ -11,7 +11,7 @@ from typing import Generic, TypeVar
 
 import structlog
 
-from trading_api.kernel.errors import TradingError
+from trading_api.kernel.errors import DatabaseUnavailableError, TradingError
 from trading_api.runtime.database.transactions import Database, Transaction
 
 log = structlog.get_logger("database")
@@ -37,7 +37,7 @@ class Batches(Generic[I, R]):
         handler: does all items in a transaction and returns one outcome for each, in order; a
             refused item is an outcome too and never fails its neighbours. Where it raises, the
             batch is rolled back and the items are done one by one, so it must have no effect
-            outside the transaction.
+            outside the transaction. Where the database went away, all are told so.
     """
 
     def __init__(self, database: Database, handler: Handler[I, R]) -> None:
@@ -69,6 +69,11 @@ class Batches(Generic[I, R]):
         except BatchSplitError as error:
             log.info("batch_split", size=len(batch), reason=str(error))
             return False
+        except DatabaseUnavailableError as error:
+            # A commit whose answer is lost may have been made: doing it again could do it twice.
+            for _, future in batch:
+                _resolve(future, error)
+            return True
         except Exception:
             log.warning("batch_replayed", size=len(batch), exc_info=True)
             return False

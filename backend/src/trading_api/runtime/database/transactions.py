@@ -341,8 +341,9 @@ class Database:
         """Run ``command`` in a transaction shared with others that wait; return after the commit.
 
         Each command has a savepoint, so one that raises never fails its neighbours. Where the
-        shared transaction can't commit, the commands are replayed one by one. A command must
-        have no effect outside the transaction, since it may run twice.
+        shared transaction can't commit, the commands are replayed one by one, unless the database
+        went away: then none is, since the commit may have been made. A command must have no effect
+        outside the transaction, since it may run twice.
 
         Args:
             key: names all that the command reads and writes, such as an account it locks. What
@@ -421,6 +422,11 @@ class Database:
                     outcomes.append(await _run_one(transaction, queued, found.get(queued)))
                     if queued.key is not None:
                         waiting.add(queued.key)
+        except DatabaseUnavailableError as lost:
+            # A commit whose answer is lost may have been made: doing it again could do it twice.
+            for queued in batch:
+                queued.resolve(None, lost)
+            return True
         except Exception:
             log.warning("group_commit_replayed", size=len(batch), exc_info=True)
             return False

@@ -73,7 +73,8 @@ class PasswordService:
         """Set a new password with the token of the mail; sessions, API keys and share tokens end.
 
         A second factor stays on: who can read the mails alone doesn't get in. Where nobody had
-        confirmed the address before, passkeys go too: somebody else may have registered with it.
+        confirmed the address before, it and passkeys go too: somebody else may have registered
+        with the address and set them.
 
         Raises:
             MailTokenInvalidError: unknown, used or expired.
@@ -94,7 +95,8 @@ class PasswordService:
             )
         if seen is None:
             raise MailTokenInvalidError(LINK_REFUSED)
-        password_hash, is_short = await self._hash(seen, new)
+        is_first = seen.email_verified_at is None
+        password_hash, is_short = await self._hash(seen, new, keeps_factor=not is_first)
         async with self._desk.database.transaction() as transaction:
             used = await repository.tickets.use_ticket(
                 transaction, digest, purpose=Purpose.PASSWORD_RESET, now=now
@@ -111,16 +113,12 @@ class PasswordService:
                 replace(user, email_verified_at=user.email_verified_at or now),
                 now=now,
             )
-            live = await repository.api_keys.list_live_keys(
-                transaction, user.id, kinds=("live", "share"), now=now
-            )
-            keys = await self._desk.revoke_keys(
-                transaction, user.id, [each.id for each in live], reason="password_reset", now=now
-            )
-            ended = [f"{len(keys)} API keys and share tokens"]
-            if user.email_verified_at is None:
+            count = await self._revoke_keys(transaction, user.id, "password_reset", now)
+            ended = [f"{count} API keys and share tokens"]
+            if is_first:
                 count = await repository.passkeys.remove_passkeys(transaction, user.id)
-                ended.append(f"{count} passkeys")
+                await repository.second_factors.switch_off(transaction, user.id)
+                ended.append(f"{count} passkeys and any second factor")
             changed = await self._set(
                 transaction,
                 active,
@@ -142,7 +140,7 @@ class PasswordService:
             )
 
     async def set_by_operator(self, *, email: str, new: str, now: datetime) -> User:
-        """Set a user's password at the host; every session ends.
+        """Set a user's password at the host; sessions, API keys and share tokens end.
 
         Raises:
             UserNotFoundError: there is none with that address.
@@ -154,6 +152,7 @@ class PasswordService:
         device = Device.of(address="host", user_agent="operator", hints=(), cookie="")
         async with self._desk.database.transaction() as transaction:
             user = await self._desk.lock_by_email(transaction, email)
+            count = await self._revoke_keys(transaction, user.id, "password_set", now)
             changed = await self._set(transaction, user, password_hash, is_short, device, now)
             await self._desk.audit(
                 transaction,
@@ -161,13 +160,30 @@ class PasswordService:
                 caller=HOST,
                 now=now,
                 about=f"user:{user.id}",
+                detail=f"ended: {count} API keys and share tokens",
                 before=user,
                 after=changed,
             )
         return changed
 
-    async def _hash(self, user: User, new: str) -> tuple[str, bool]:
-        """Return the hash of an accepted password and whether it needs the second factor."""
+    async def _revoke_keys(
+        self, transaction: Transaction, user_id: str, reason: str, now: datetime
+    ) -> int:
+        """End a user's API keys and share tokens; return how many."""
+        live = await self._desk.repository.api_keys.list_live_keys(
+            transaction, user_id, kinds=("live", "share"), now=now
+        )
+        revoked = await self._desk.revoke_keys(
+            transaction, user_id, [each.id for each in live], reason=reason, now=now
+        )
+        return len(revoked)
+
+    async def _hash(self, user: User, new: str, *, keeps_factor: bool = True) -> tuple[str, bool]:
+        """Return the hash of an accepted password and whether it needs the second factor.
+
+        Args:
+            keeps_factor: whether a second factor that is on stays on.
+        """
         rules = self._desk.policy.passwords
         async with self._desk.database.snapshot() as transaction:
             factor = await self._desk.repository.second_factors.find_second_factor(
@@ -177,7 +193,7 @@ class PasswordService:
         normalized = rules.accept(
             new,
             about=(address, address.partition("@")[0], user.full_name),
-            has_second_factor=factor.is_on,
+            has_second_factor=factor.is_on and keeps_factor,
         )
         is_short = rules.is_short(normalize_password(normalized))
         return await self._desk.hasher.hash(normalized), is_short

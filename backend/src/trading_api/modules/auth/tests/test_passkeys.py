@@ -3,6 +3,7 @@
 import asyncio
 from typing import Any
 
+import pyotp
 import pytest
 import sqlalchemy as sa
 
@@ -237,7 +238,7 @@ async def test_sign_in_when_user_is_disabled_then_refused(
 
 
 @pytest.mark.parametrize("is_confirmed", [True, False])
-async def test_reset_when_it_confirms_the_address_then_passkeys_go(
+async def test_reset_when_it_confirms_the_address_then_passkeys_and_second_factor_go(
     service: AuthServices,
     clock: FixedClock,
     ann: Caller,
@@ -252,12 +253,19 @@ async def test_reset_when_it_confirms_the_address_then_passkeys_go(
     phone = Authenticator()
     await register(service, clock, ann, phone)
     offered = await offer(service, clock, ann)
+    secret = (await service.second_factor.set_up(caller=ann)).secret
+    code = pyotp.TOTP(secret).at(clock.now())
+    await service.second_factor.enable(
+        caller=ann, code=code, password=PASSWORD, device=a_device(), now=clock.now()
+    )
     await service.passwords.ask_for_reset(email=an_email(), now=clock.now())
     await service.mail.deliver_due(now=clock.now())
     await service.passwords.reset(
         token=mails.token(), new="another battery staple", device=a_device(), now=clock.now()
     )
     answer = phone.get(dict(await service.passkeys.ask(now=clock.now())))
+    status = await service.second_factor.get_status(user_id=ann.user_id or "")
+    assert (status.enabled_at is not None) == is_confirmed
     if is_confirmed:
         assert (await sign_in(service, clock, answer)).user.id == ann.user_id
     else:

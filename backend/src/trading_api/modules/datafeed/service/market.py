@@ -319,6 +319,9 @@ class DatafeedService:
         if isinstance(market, HistoricalMarket) and not market.is_ready(length):
             # Building a coarser resolution of millions of bars takes a moment.
             await asyncio.to_thread(market.prepare, length)
+        elif isinstance(market, DemoMarket):
+            for _ in market.prepare(length, window, to_us(now)):
+                await asyncio.sleep(0)
         return BarsAnswer(market, length, market.bars(length, window, to_us(now)))
 
     def find_bars(

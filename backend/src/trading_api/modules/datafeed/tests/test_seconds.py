@@ -32,6 +32,7 @@ from trading_api.modules.datafeed.tests.builders import (
     an_instrument,
     seconds,
 )
+from trading_api.modules.datafeed.tests.conftest import NOW, PREFIX, ClientOf
 from trading_api.modules.datafeed.tests.test_importing import equal
 from trading_api.modules.datafeed.tests.test_live import RecordingSink, a_broadcaster
 from trading_api.modules.datafeed.tests.test_providers import (
@@ -113,6 +114,18 @@ def test_what_was_seen_of_a_second_is_what_history_answers(
     window = Window(int(seen.time[0]), int(seen.time[-1]))
     later = market.bars(parse_resolution(resolution), window, now + 30 * HOUR * 10**6).bars
     assert equal(seen[:-1], later)
+
+
+def test_a_long_answer_is_prepared_in_small_parts() -> None:
+    prepared, plain = a_demo_market(), a_demo_market()
+    now, length = (ANCHOR + 5 * DAY) * 10**6 + 777, parse_resolution("45S")
+    window = Window(0, FOREVER, 5_000)
+    parts = sum(1 for _ in prepared.prepare(length, window, now))
+    assert parts >= 30
+    assert sum(1 for _ in prepared.prepare(length, window, now)) == 0
+    answers = [each.bars(length, window, now).bars for each in (prepared, plain)]
+    assert equal(*answers)
+    assert list(prepared.prepare(parse_resolution("1"), window, now)) == []
 
 
 def test_the_demo_market_has_seconds_from_its_beginning_and_none_before() -> None:
@@ -424,3 +437,35 @@ async def test_a_process_that_came_late_asks_how_the_forming_minute_began(
             if task is not None:
                 task.cancel()
                 await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_charts_are_offered_seconds_and_get_them(client_of: ClientOf) -> None:
+    client = client_of("datafeed:read")
+    config = (await client.get(f"{PREFIX}/udf/config")).json()
+    info = (await client.get(f"{PREFIX}/udf/symbols", params={"symbol": "DEMO:AAPL"})).json()
+    offered = [f"{each}S" for each in info["seconds_multipliers"]]
+    assert offered == ["1S", "5S", "10S", "15S", "30S", "45S"]
+    assert set(offered) <= set(config["supported_resolutions"]) & set(info["supported_resolutions"])
+    now = int(NOW.timestamp())
+    answers = {}
+    for resolution, count in (("1S", 1_800), ("15S", 120), ("1", 30)):
+        query: dict[str, str | int] = {"symbol": "AAPL", "resolution": resolution, "from": 0}
+        query |= {"to": now // 60 * 60, "countback": count}
+        answer = (await client.get(f"{PREFIX}/udf/history", params=query)).json()
+        assert (answer["s"], len(answer["t"])) == ("ok", count)
+        answers[resolution] = answer
+    for fine, step in (("1S", 60), ("15S", 4)):
+        found, minutes = answers[fine], answers["1"]
+        assert found["t"][::step] == minutes["t"]
+        assert found["o"][::step] == minutes["o"]
+        assert found["c"][step - 1 :: step] == minutes["c"]
+        parts = [slice(start, start + step) for start in range(0, len(found["t"]), step)]
+        assert [max(found["h"][part]) for part in parts] == minutes["h"]
+        assert [min(found["l"][part]) for part in parts] == minutes["l"]
+        assert [sum(found["v"][part]) for part in parts] == minutes["v"]
+    info = (await client.get(f"{PREFIX}/udf/symbols", params={"symbol": "HIST:AAPL"})).json()
+    assert (info["has_seconds"], info["seconds_multipliers"]) == (False, [])
+    refused = await client.get(
+        f"{PREFIX}/udf/history?symbol=HIST:AAPL&resolution=1S&from=0&to={now}"
+    )
+    assert refused.json()["code"] == "datafeed.resolution.unsupported"

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trading_api.modules.datafeed import schemas
+from trading_api.modules.datafeed.api.answers import FinishedAnswers
 from trading_api.modules.datafeed.domain.aggregate import ALWAYS_OPEN, intraday
 from trading_api.modules.datafeed.domain.cache import SizedCache
 from trading_api.modules.datafeed.domain.columns import Columns, Window
@@ -125,3 +126,14 @@ def test_a_cache_stays_within_its_bound_whatever_is_put_in() -> None:
         found = select(LONG, Window(0, int(LONG.time[end]), 100), key="bounded")
         schemas.encode_bars(an_instrument(), found, texts)
         assert texts.size <= 300_000
+
+
+def test_an_answer_is_kept_when_it_is_asked_for_again_in_the_same_version() -> None:
+    answers = FinishedAnswers()
+    pieces: schemas.Pieces = [b"[", memoryview(b"1"), b"]"]
+    assert answers.keep("window", 1, pieces) is pieces
+    assert answers.find("window", 1) is None
+    assert answers.keep("window", 2, pieces) is pieces, "another version is another answer"
+    assert answers.keep("window", 2, pieces) == b"[1]"
+    assert answers.find("window", 2) == b"[1]"
+    assert answers.find("window", 3) is None

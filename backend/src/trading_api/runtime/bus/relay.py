@@ -26,6 +26,11 @@ from trading_api.runtime.database.transactions import Database, Transaction
 log = structlog.get_logger("relay")
 
 POLL_SECONDS = 0.2
+"""Between looks for what other instances committed, while the bus can't tell of it."""
+
+IDLE_SECONDS = 1.0
+"""The same while it can: a word that was lost is made up for."""
+
 BATCH_SIZE = 500
 PUBLISH_SECONDS = 2.0
 """Nobody waits for a batch, so it may take longer than a call of a request."""
@@ -162,7 +167,7 @@ class Relay:
         if not self._bus.is_up:
             await self._note_backlog()
         try:
-            async with asyncio.timeout(POLL_SECONDS):
+            async with asyncio.timeout(IDLE_SECONDS if self._bus.is_up else POLL_SECONDS):
                 await self._wake.wait()
         except TimeoutError:
             return

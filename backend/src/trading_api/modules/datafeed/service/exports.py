@@ -48,7 +48,9 @@ class ExportService:
         )
         instrument = first.market.instrument
         start = await self._first_time(symbol, resolution, from_time, now)
-        end = min(to_time, int(now.timestamp()) + 1)
+        # Nothing comes after the newest bar there is.
+        newest = int(first.selection.bars.time[-1]) if len(first.selection) else start
+        end = min(to_time, newest + 1)
         pieces = self._pieces(instrument.symbol, parse_resolution(resolution), start, end, now)
         return instrument, pieces
 

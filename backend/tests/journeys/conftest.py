@@ -18,6 +18,10 @@ from trading_api.testkit.postgresql import create_database, drop_database, sessi
 PASSWORD = "a long enough pass phrase"
 
 
+ON_ONE = [pytest.param("sqlite", marks=pytest.mark.nightly), "postgresql"]
+"""For long tests of what hardly depends on the database: both at night, else the stricter one."""
+
+
 @dataclass(frozen=True, slots=True)
 class Person:
     """Somebody who signed up through the front door."""
@@ -108,4 +112,4 @@ class sign_up:  # noqa: N801 - reads as the verb it is
         await self._client.aclose()
 
 
-__all__ = ["PASSWORD", "ClientConnection", "Person", "sign_up"]
+__all__ = ["ON_ONE", "PASSWORD", "ClientConnection", "Person", "sign_up"]

@@ -6,7 +6,7 @@ from typing import Any
 
 import httpx
 import pytest
-from tests.journeys.conftest import ClientConnection, Person, sign_up
+from tests.journeys.conftest import ON_ONE, ClientConnection, Person, sign_up
 from tests.journeys.operations import ID, MODULES, Operation, ids_in, read_operations
 
 from trading_api.testkit.fleet import Fleet
@@ -57,6 +57,7 @@ def plain(answer: httpx.Response, identifier: str) -> str:
 
 
 @pytest.mark.timeout(300)
+@pytest.mark.parametrize("fleet", ON_ONE, indirect=True)
 async def test_operation_when_it_names_another_s_thing_then_as_if_it_did_not_exist(
     fleet: Fleet, person: Person
 ) -> None:

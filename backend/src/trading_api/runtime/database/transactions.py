@@ -340,10 +340,10 @@ class Database:
     ) -> T:
         """Run ``command`` in a transaction shared with others that wait; return after the commit.
 
-        Each command has a savepoint, so one that raises never fails its neighbours. Where the
-        shared transaction can't commit, the commands are replayed one by one, unless the database
-        went away: then none is, since the commit may have been made. A command must have no effect
-        outside the transaction, since it may run twice.
+        What a command that raises had written is undone alone, so it never fails its neighbours.
+        Where the shared transaction can't commit, the commands are replayed one by one, unless the
+        database went away: then none is, since the commit may have been made. A command must have
+        no effect outside the transaction, since it may run twice.
 
         Args:
             key: names all that the command reads and writes, such as an account it locks. What
